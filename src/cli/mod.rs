@@ -1,0 +1,326 @@
+//! The command line: what can be typed, and the verbs that need no tensors.
+//!
+//! Both programs parse with these types. `detect` runs the verbs here and hands the rest to
+//! `detect-torch`, which lies beside it (see [`handover`]).
+
+mod check;
+mod doctor;
+mod eval;
+pub mod handover;
+mod info;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Override;
+use crate::failure::Exit;
+use crate::geometry::Size;
+
+/// NASNet + Faster R-CNN object detection: train, evaluate, detect.
+#[derive(Debug, Parser)]
+#[command(
+    name = "detect",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true,
+    override_usage = "detect [OPTIONS] <IMAGE|DIR>...\n       detect <COMMAND> [OPTIONS]",
+    after_help = "An image that is called like a command is written ./train.\n\
+        Exit codes: 0 done; 1 done, but some inputs failed; 2 usage or configuration; 3 bad data; \
+        4 bad weights; 5 disk or output; 6 run folder in use; 7 out of memory; 8 non-finite loss; \
+        9 internal error; 130/143 stopped by a signal after saving."
+)]
+pub struct Cli {
+    /// A verb; without one, objects are detected in images.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Detection in images.
+    #[command(flatten)]
+    pub detect: DetectArgs,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a detector on a COCO-form data set
+    Train(TrainArgs),
+    /// Score a model on a split, or a results file against its annotations
+    Eval(EvalArgs),
+    /// Show a network's cells, parameters and multiply-adds
+    Info(InfoArgs),
+    /// Write every named intermediate of a featurizer
+    Features(FeaturesArgs),
+    /// Look for mistakes in a COCO-form data set
+    Check(CheckArgs),
+    /// Show what this installation has and what is missing
+    Doctor(DoctorArgs),
+}
+
+/// Where and how a network runs.
+#[derive(Debug, Clone, Args)]
+pub struct RunOn {
+    /// auto, cpu or cuda:N; auto takes the first GPU where there is one
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// CPU threads of the network [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// `detect IMAGE...`
+#[derive(Debug, Clone, Args)]
+pub struct DetectArgs {
+    /// Image files, or folders of them
+    #[arg(value_name = "IMAGE|DIR", required = true)]
+    pub images: Vec<PathBuf>,
+    /// A model file, or the name of a shipped model [default: scenes]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub weights: Option<String>,
+    /// Write annotated pictures into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Show detections with at least this score
+    #[arg(long, default_value_t = 0.3, value_parser = fraction)]
+    pub score: f32,
+    /// At most this many detections an image
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub max_detections: usize,
+    /// Images that go through the network together
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Print one JSON array and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Where it runs.
+    #[command(flatten)]
+    pub run_on: RunOn,
+}
+
+/// `detect train`
+#[derive(Debug, Clone, Args)]
+pub struct TrainArgs {
+    /// Data set folder [default: $DETECT_DATA, else data/coco]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Split to learn from
+    #[arg(long, default_value = "train", value_name = "NAME")]
+    pub split: String,
+    /// Split to evaluate on during training
+    #[arg(long, default_value = "val", value_name = "NAME")]
+    pub val_split: String,
+    /// Backbone, such as nasnet-a-6@4032
+    #[arg(long, value_name = "NAME")]
+    pub backbone: Option<String>,
+    /// Recipe: a TOML file, or the name of a shipped recipe
+    #[arg(long, value_name = "FILE|NAME")]
+    pub config: Option<PathBuf>,
+    /// Change one key of the recipe; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = |t: &str| t.parse::<Override>())]
+    pub set: Vec<Override>,
+    /// Run folder [default: the next free runs/NAME-n]
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in this folder, exactly
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["backbone", "config", "init"])]
+    pub resume: Option<PathBuf>,
+    /// Continue although the configuration differs
+    #[arg(long, requires = "resume")]
+    pub override_resume: bool,
+    /// Start from the weights of this model
+    #[arg(long, value_name = "FILE|NAME")]
+    pub init: Option<String>,
+    /// Passes over the training split
+    #[arg(long, value_name = "N", conflicts_with = "steps")]
+    pub epochs: Option<u32>,
+    /// Steps in all
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u32>,
+    /// Images a step
+    #[arg(long, value_name = "N")]
+    pub batch: Option<u32>,
+    /// Learning rate after warm-up
+    #[arg(long, value_name = "X")]
+    pub lr: Option<f64>,
+    /// Everything random follows from it
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u32>,
+    /// Short side of the network's input in pixels
+    #[arg(long, value_name = "S")]
+    pub image_size: Option<Size>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub run_on: RunOn,
+}
+
+/// `detect eval`
+#[derive(Debug, Clone, Args)]
+pub struct EvalArgs {
+    /// Data set folder [default: $DETECT_DATA, else data/coco]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Split to score a model on
+    #[arg(long, value_name = "NAME", required_unless_present = "annotations")]
+    pub split: Option<String>,
+    /// A model file, or the name of a shipped model [default: scenes]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub weights: Option<String>,
+    /// Write detections.json here (a model run)
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Ground truth in COCO form, for scoring a results file
+    #[arg(long, value_name = "GT.json", requires = "predictions", conflicts_with_all = ["data", "split", "weights", "out"])]
+    pub annotations: Option<PathBuf>,
+    /// Detections as a COCO results list
+    #[arg(long, value_name = "DT.json", requires = "annotations")]
+    pub predictions: Option<PathBuf>,
+    /// Images that go through the network together
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Where it runs.
+    #[command(flatten)]
+    pub run_on: RunOn,
+}
+
+/// `detect info`
+#[derive(Debug, Clone, Args)]
+pub struct InfoArgs {
+    /// Backbone, such as nasnet-a-6@4032
+    #[arg(value_name = "BACKBONE")]
+    pub backbone: Option<String>,
+    /// Input size, S or HxW [default: 331 for 6@4032, else 224]
+    #[arg(long, value_name = "S|HxW")]
+    pub image_size: Option<Size>,
+    /// Outputs of the classifier
+    #[arg(long, default_value_t = 1000, value_name = "K")]
+    pub classes: usize,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `detect features`
+#[derive(Debug, Clone, Args)]
+pub struct FeaturesArgs {
+    /// A model file, a shipped model's name, or a state dict in timm's names
+    #[arg(long, value_name = "FILE|NAME")]
+    pub weights: String,
+    /// A .safetensors with `image` or `input` [N, 3, H, W], normalised; or an image
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// The .safetensors to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Wiring of a bare state dict: large or mobile [default: large when N = 6]
+    #[arg(long, value_name = "WIRING")]
+    pub wiring: Option<String>,
+    /// Pooling of a bare state dict: tf or timm [default: timm for 6@4032 with 1000 classes, else tf]
+    #[arg(long, value_name = "POOLING")]
+    pub pooling: Option<String>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub run_on: RunOn,
+}
+
+/// `detect check`
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Data set folder
+    #[arg(value_name = "DIR")]
+    pub data: PathBuf,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `detect doctor`
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(x) if (0. ..=1.).contains(&x) => Ok(x),
+        _ => Err(format!("'{text}' is not a number between 0 and 1")),
+    }
+}
+
+impl Cli {
+    /// Whether `detect-torch` has to do this.
+    pub fn needs_torch(&self) -> bool {
+        match &self.command {
+            None | Some(Command::Train(_) | Command::Features(_)) => true,
+            Some(Command::Eval(args)) => args.annotations.is_none(),
+            Some(Command::Info(_) | Command::Check(_) | Command::Doctor(_)) => false,
+        }
+    }
+}
+
+/// Runs a verb that needs no tensors.
+pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
+    match &cli.command {
+        Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Info(args)) => info::run(args),
+        Some(Command::Check(args)) => check::run(args),
+        Some(Command::Doctor(args)) => doctor::run(args),
+        None | Some(Command::Train(_) | Command::Features(_)) => {
+            unreachable!("needs_torch() sends these to detect-torch")
+        }
+    }
+}
+
+/// Runs `body` as the whole program: prints its error once, catches a panic, and gives the exit code.
+#[expect(clippy::print_stderr, reason = "the one place that prints an error")]
+pub fn finish(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSafe) -> ExitCode {
+    start_tracing();
+    std::panic::set_hook(Box::new(|info| {
+        // One line, and how to report it: a backtrace would bury both.
+        eprintln!("error: internal error (a bug in detect): {info}");
+        eprintln!("       please report it with the command that you ran");
+    }));
+    match std::panic::catch_unwind(body) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(error)) if is_broken_pipe(&error) => Exit::Done.into(),
+        Ok(Err(error)) => {
+            eprintln!("error: {error:#}");
+            let exit = Exit::of(&error);
+            if exit == Exit::Internal {
+                eprintln!(
+                    "       this is a bug in detect: please report it with the command that you ran"
+                );
+            }
+            exit.into()
+        }
+        Err(_) => Exit::Internal.into(),
+    }
+}
+
+/// Whether stdout was closed early (`detect ... | head -1`), which is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| {
+        e.downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Talk goes to stderr without times; `RUST_LOG` says how much.
+fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // A second call (tests) changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .without_time()
+        .try_init();
+}

@@ -1,0 +1,41 @@
+//! Recipes: everything that changes a number, as one TOML file.
+//!
+//! A recipe is whole (no inheritance), every key is known, and the resolved configuration travels in
+//! each checkpoint and model file. Sections are plain structs; a module takes its own section.
+
+mod detector;
+mod load;
+mod recipes;
+mod train;
+
+use serde::{Deserialize, Serialize};
+
+pub use detector::{
+    Anchors, Backbone, Crop, Cut, DetectorSection, Head, Input, NormMode, Pooling, Roi, Rpn, Rules,
+    SIZE_DIVISOR,
+};
+pub use load::{ConfigError, Override};
+pub use recipes::{RECIPES, recipe_for};
+pub use train::{Augment, Ema, Loader, Schedule, Train};
+
+/// A whole recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What runs are called.
+    pub name: String,
+    /// The featurizer.
+    pub backbone: Backbone,
+    /// How the detector is put together.
+    pub detector: DetectorSection,
+    /// Anchor boxes.
+    pub anchors: Anchors,
+    /// Region proposal network.
+    pub rpn: Rpn,
+    /// Region heads.
+    pub roi: Roi,
+    /// From image to network input.
+    pub input: Input,
+    /// Training.
+    pub train: Train,
+}

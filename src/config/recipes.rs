@@ -1,0 +1,31 @@
+//! The shipped recipes, compiled in so that a bare command has one.
+
+use super::{Config, ConfigError, Override};
+use crate::nasnet::BackboneName;
+
+/// Every shipped recipe: its name and its text.
+pub const RECIPES: &[(&str, &str)] = &[
+    ("default", include_str!("../../configs/default.toml")),
+    ("scenes", include_str!("../../configs/scenes.toml")),
+    ("bccd", include_str!("../../configs/bccd.toml")),
+    ("microcontrollers", include_str!("../../configs/microcontrollers.toml")),
+    ("peer_c4", include_str!("../../configs/peer_c4.toml")),
+    ("tiny", include_str!("../../configs/tiny.toml")),
+];
+
+impl Config {
+    /// The shipped recipe `name`, with `overrides` applied in order.
+    pub fn recipe(name: &str, overrides: &[Override]) -> Result<Self, ConfigError> {
+        let found = RECIPES.iter().find(|(n, _)| *n == name);
+        let (_, text) = found.ok_or_else(|| ConfigError::UnknownRecipe {
+            name: name.into(),
+            known: RECIPES.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", "),
+        })?;
+        Self::from_toml(text, &format!("the recipe '{name}'"), overrides)
+    }
+}
+
+/// The recipe that `--backbone NAME` stands for without `--config`.
+pub fn recipe_for(_name: BackboneName) -> &'static str {
+    "default"
+}

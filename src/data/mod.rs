@@ -1,0 +1,7 @@
+//! Images and annotations: from files on disk to batches without tensors.
+
+pub mod augment;
+pub mod check;
+pub mod coco;
+pub mod image;
+pub mod loader;

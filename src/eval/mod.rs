@@ -1,0 +1,1 @@
+//! COCO evaluation: the metric itself, and its reports.

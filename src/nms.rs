@@ -1,0 +1,127 @@
+//! Non-maximum suppression on plain slices, as torchvision's CPU kernel does it.
+//!
+//! Kept without tensors so that every engine shares it; the oracle is `torchvision.ops.nms` 0.26.
+
+use crate::geometry::Box2;
+
+/// Indices of the boxes that survive, best score first.
+///
+/// A box is dropped when its IoU (f32) with a better one that was kept is greater than `threshold`
+/// (f64, as in torchvision's CPU kernel: an IoU of exactly `0.3f32` exceeds 0.3). Equal scores keep
+/// their order. A NaN IoU (two empty boxes) drops nothing.
+///
+/// # Panics
+/// If `boxes` and `scores` differ in length.
+pub fn nms(boxes: &[Box2], scores: &[f32], threshold: f64) -> Vec<usize> {
+    let order = by_score(scores);
+    suppress(boxes, &order, threshold)
+}
+
+/// [`nms`] within each group (class, pyramid level): boxes of different groups never meet.
+///
+/// The result is one list over all groups, best score first, equal scores in their order.
+///
+/// Differs: torchvision shifts the groups apart by coordinates for short inputs, which separates them
+/// only while no coordinate is negative; here they are always apart. Where the two agree the kept set
+/// is the same.
+///
+/// # Panics
+/// If the three slices differ in length.
+pub fn batched_nms(boxes: &[Box2], scores: &[f32], groups: &[usize], threshold: f64) -> Vec<usize> {
+    assert_eq!(boxes.len(), groups.len(), "one group a box");
+    let order = by_score(scores);
+    let count = groups.iter().max().map_or(0, |g| g + 1);
+    let mut members: Vec<Vec<usize>> = vec![Vec::new(); count];
+    for &i in &order {
+        members[groups[i]].push(i);
+    }
+    let mut kept = vec![false; boxes.len()];
+    for member in &members {
+        for i in suppress(boxes, member, threshold) {
+            kept[i] = true;
+        }
+    }
+    order.into_iter().filter(|&i| kept[i]).collect()
+}
+
+/// Indices by falling score, stable; NaN first, as torch sorts.
+fn by_score(scores: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| match (scores[a].is_nan(), scores[b].is_nan()) {
+        (true, true) => std::cmp::Ordering::Equal,
+        (true, false) => std::cmp::Ordering::Less,
+        (false, true) => std::cmp::Ordering::Greater,
+        _ => scores[b].partial_cmp(&scores[a]).expect("neither is NaN"),
+    });
+    order
+}
+
+/// The greedy pass over `order`.
+///
+/// Coordinates are copied into columns in score order, so that the inner loop runs over contiguous
+/// memory without a branch and the compiler turns it into vector code.
+fn suppress(boxes: &[Box2], order: &[usize], threshold: f64) -> Vec<usize> {
+    let n = order.len();
+    let column = |f: fn(Box2) -> f32| order.iter().map(|&i| f(boxes[i])).collect::<Vec<f32>>();
+    let (x1, y1) = (column(|b| b.x1), column(|b| b.y1));
+    let (x2, y2) = (column(|b| b.x2), column(|b| b.y2));
+    let area = column(Box2::area);
+    // `f64::from(iou) > threshold` for an f32 `iou` is `iou > limit` with the largest f32 <= threshold.
+    let limit = largest_f32_at_most(threshold);
+    let mut dropped = vec![false; n];
+    let mut kept = Vec::new();
+    for i in 0..n {
+        if dropped[i] {
+            continue;
+        }
+        kept.push(order[i]);
+        let (ax1, ay1, ax2, ay2, a) = (x1[i], y1[i], x2[i], y2[i], area[i]);
+        let rest = i + 1..n;
+        for ((((d, &bx1), (&by1, &bx2)), &by2), &b) in dropped[rest.clone()]
+            .iter_mut()
+            .zip(&x1[rest.clone()])
+            .zip(y1[rest.clone()].iter().zip(&x2[rest.clone()]))
+            .zip(&y2[rest.clone()])
+            .zip(&area[rest])
+        {
+            let w = (ax2.min(bx2) - ax1.max(bx1)).max(0.);
+            let h = (ay2.min(by2) - ay1.max(by1)).max(0.);
+            let inter = w * h;
+            *d |= inter / (a + b - inter) > limit;
+        }
+    }
+    kept
+}
+
+/// The largest f32 that is not above `x`.
+fn largest_f32_at_most(x: f64) -> f32 {
+    let near = x as f32;
+    if f64::from(near) > x { near.next_down() } else { near }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threshold_is_compared_in_double_precision() {
+        // IoU 0.3 exactly as f32 is greater than 0.3 as f64 (spec: cases `iou_equals_threshold_*`).
+        assert!(f64::from(0.3_f32) > 0.3);
+        assert_eq!(largest_f32_at_most(0.3), 0.3_f32.next_down());
+        assert_eq!(largest_f32_at_most(0.5), 0.5);
+        assert_eq!(largest_f32_at_most(0.7), 0.7_f32);
+    }
+
+    #[test]
+    fn nothing_in_nothing_out() {
+        assert!(nms(&[], &[], 0.5).is_empty());
+        assert!(batched_nms(&[], &[], &[], 0.5).is_empty());
+    }
+
+    #[test]
+    fn groups_do_not_meet() {
+        let b = Box2::new(-8., -8., 2., 2.);
+        assert_eq!(nms(&[b, b, b], &[0.1, 0.3, 0.2], 0.5), [1]);
+        assert_eq!(batched_nms(&[b, b, b], &[0.1, 0.3, 0.2], &[0, 1, 0], 0.5), [1, 2]);
+    }
+}
