@@ -4,4 +4,5 @@ pub mod augment;
 pub mod check;
 pub mod coco;
 pub mod image;
+pub mod layout;
 pub mod loader;

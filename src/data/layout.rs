@@ -1,0 +1,126 @@
+//! Where the files of a data set lie: the two forms of a folder, and the splits in it.
+//!
+//! COCO's own form is `annotations/instances_<split>.json` with the images in `<split>/`; the short
+//! form is `annotations/<split>.json` with the images of all splits in `images/`. Three splits of COCO
+//! have names of their own: see [`find`].
+
+use std::path::{Path, PathBuf};
+
+use super::coco::DataError;
+
+/// The list of image ids that makes [`MINIVAL`], in the data folder.
+pub const MINIVAL_IDS: &str = "mscoco_minival_ids.txt";
+/// The images of val2014 whose ids stand in [`MINIVAL_IDS`].
+pub const MINIVAL: &str = "minival";
+/// train2014 and the rest of val2014: what the NASNet paper trained on.
+pub const TRAINVAL_MINUS_MINIVAL: &str = "trainval-minus-minival";
+/// COCO's test-dev2017, which has no truth.
+pub const TEST_DEV: &str = "test-dev";
+
+/// Where the files of one split lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// The annotation file.
+    pub annotations: PathBuf,
+    /// The folder that file names are relative to.
+    pub images: PathBuf,
+}
+
+/// The files of `split`, which exist.
+///
+/// `test-dev` is `annotations/image_info_test-dev2017.json` with `test2017/`. [`MINIVAL`] and
+/// [`TRAINVAL_MINUS_MINIVAL`] are made of other splits, by `Dataset::open`.
+pub fn find(root: &Path, split: &str) -> Result<Layout, DataError> {
+    if !root.is_dir() {
+        return Err(DataError::NoFolder { path: root.to_owned(), advice: advice(root) });
+    }
+    if split.is_empty() || split.contains(['/', '\\', '\0']) {
+        return Err(DataError::SplitName { split: split.to_owned() });
+    }
+    let layout = layout(root, split);
+    if !layout.annotations.is_file() {
+        let found = splits(root);
+        let found = if found.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has: {}", found.join(", "))
+        };
+        return Err(DataError::NoSplit {
+            root: root.to_owned(),
+            split: split.to_owned(),
+            found,
+            advice: advice(root),
+        });
+    }
+    if !layout.images.is_dir() {
+        return Err(DataError::NoImageFolder {
+            path: layout.images,
+            annotations: layout.annotations,
+        });
+    }
+    Ok(layout)
+}
+
+/// Where the files of `split` would lie, in the form that its annotation file has.
+pub fn layout(root: &Path, split: &str) -> Layout {
+    let annotations = root.join("annotations");
+    if split == TEST_DEV || split == "test-dev2017" {
+        return Layout {
+            annotations: annotations.join("image_info_test-dev2017.json"),
+            images: root.join("test2017"),
+        };
+    }
+    let coco = annotations.join(format!("instances_{split}.json"));
+    if coco.is_file() {
+        return Layout { annotations: coco, images: root.join(split) };
+    }
+    Layout { annotations: annotations.join(format!("{split}.json")), images: root.join("images") }
+}
+
+/// The splits that have an annotation file, by name.
+pub fn splits(root: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(root.join("annotations")) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let stem = name.strip_suffix(".json")?;
+            match stem {
+                "image_info_test-dev2017" => return Some(TEST_DEV.to_owned()),
+                // COCO's files for other tasks lie in the same folder.
+                _ if ["captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_"]
+                    .iter()
+                    .any(|other| stem.starts_with(other)) =>
+                {
+                    return None;
+                }
+                _ => {}
+            }
+            Some(stem.strip_prefix("instances_").unwrap_or(stem).to_owned())
+        })
+        .collect();
+    if names.iter().any(|n| n == "val2014") && root.join(MINIVAL_IDS).is_file() {
+        names.push(MINIVAL.to_owned());
+        names.push(TRAINVAL_MINUS_MINIVAL.to_owned());
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What a data set has to look like; for COCO's own place also where COCO comes from.
+fn advice(root: &Path) -> String {
+    let dir = root.display();
+    let mut text = format!(
+        "a data set is a folder in one of two forms:\n  \
+         {dir}/annotations/instances_SPLIT.json with the images in {dir}/SPLIT/ (COCO's own), or\n  \
+         {dir}/annotations/SPLIT.json with the images in {dir}/images/"
+    );
+    if root.ends_with("data/coco") {
+        text.push_str(
+            "\nCOCO is published at https://cocodataset.org/#download: unpack train2017.zip, val2017.zip and \
+             annotations_trainval2017.zip there. Another folder is named by --data or DETECT_DATA",
+        );
+    }
+    text
+}
