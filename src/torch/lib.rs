@@ -1,1 +1,13 @@
-//! x
+//! The half of `detect` that needs libtorch: the network as tensors, training and inference with it.
+//!
+//! # Layers
+//! A module uses only modules to its left, and all of the library `detect`:
+//!
+//! `nn -> backbone -> detector -> weights -> predict -> evaluate -> train -> verbs`
+//!
+//! The legend of letters and words is that of [`detect`].
+
+pub mod backbone;
+pub mod detector;
+pub mod nn;
+pub mod weights;

@@ -1,1 +1,2 @@
+//! `detect-torch`.
 fn main() {}

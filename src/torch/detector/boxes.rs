@@ -1,0 +1,67 @@
+//! Boxes as tensors: `[N, 4]` f32 `(x1, y1, x2, y2)`.
+
+use detect::geometry::{Box2, Label, Size};
+use tch::{Kind, Tensor};
+
+/// `[N, 4]` on the CPU.
+pub fn to_tensor(boxes: &[Box2]) -> Tensor {
+    let flat: Vec<f32> = boxes.iter().flat_map(|b| [b.x1, b.y1, b.x2, b.y2]).collect();
+    Tensor::from_slice(&flat).reshape([-1, 4])
+}
+
+/// `[N]` int64 on the CPU; 0 is background, class `k` is `k + 1`.
+pub fn labels_to_tensor(labels: &[Label]) -> Tensor {
+    let flat: Vec<i64> = labels.iter().map(|l| l.0 as i64 + 1).collect();
+    Tensor::from_slice(&flat)
+}
+
+/// The boxes of a `[N, 4]` tensor.
+///
+/// # Panics
+/// If the tensor can't be read: a bug of ours.
+pub fn from_tensor(boxes: &Tensor) -> Vec<Box2> {
+    to_vec(boxes).chunks_exact(4).map(|b| Box2::new(b[0], b[1], b[2], b[3])).collect()
+}
+
+/// The numbers of a tensor of any shape in row-major order, as f32.
+///
+/// # Panics
+/// If the tensor can't be read: a bug of ours.
+pub fn to_vec(xs: &Tensor) -> Vec<f32> {
+    let flat = xs.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().reshape([-1]);
+    Vec::<f32>::try_from(&flat).expect("a flat float tensor on the CPU")
+}
+
+/// IoU of each pair, by torchvision's float expression, which its matcher compares for equality.
+///
+/// # Shapes
+/// `[G, 4]`, `[A, 4]` to `[G, A]`; 0/0 is NaN.
+pub fn iou(a: &Tensor, b: &Tensor) -> Tensor {
+    let corner = |xs: &Tensor, from: i64| xs.narrow(1, from, 2);
+    let area = |xs: &Tensor| {
+        let size = corner(xs, 2) - corner(xs, 0);
+        size.select(1, 0) * size.select(1, 1) // [N]
+    };
+    let top_left = corner(a, 0).unsqueeze(1).maximum(&corner(b, 0)); // [G, A, 2]
+    let bottom_right = corner(a, 2).unsqueeze(1).minimum(&corner(b, 2)); // [G, A, 2]
+    let overlap = (bottom_right - top_left).clamp_min(0.); // [G, A, 2]
+    let inter = overlap.select(2, 0) * overlap.select(2, 1); // [G, A]
+    let union = area(a).unsqueeze(1) + area(b) - &inter; // [G, A]
+    inter / union
+}
+
+/// The parts inside an image of `size`.
+///
+/// # Shapes
+/// `[.., 4]` to the same.
+pub fn clip(boxes: &Tensor, size: Size) -> Tensor {
+    let (w, h) = (size.width as f32, size.height as f32);
+    let limits = Tensor::from_slice(&[w, h, w, h]).to_device(boxes.device());
+    boxes.clamp_min(0.).minimum(&limits)
+}
+
+/// Indices of boxes at least `side` wide and high: `[N, 4]` to `[M]`.
+pub fn at_least(boxes: &Tensor, side: f64) -> Tensor {
+    let size = boxes.narrow(1, 2, 2) - boxes.narrow(1, 0, 2); // [N, 2]
+    size.ge(side).all_dim(1, false).nonzero().squeeze_dim(1)
+}

@@ -1,0 +1,116 @@
+//! Faster R-CNN (Ren et al. 2015) with torchvision's rules, on any featurizer in two parts.
+//!
+//! Anchors, box coder, assignment, crops and selection are free functions on tensors, so that each can
+//! be held against its oracle by itself; [`FasterRcnn`] composes them in two verbs: [`FasterRcnn::losses`]
+//! and [`FasterRcnn::detect`].
+
+pub mod anchors;
+pub mod assign;
+pub mod boxes;
+pub mod coder;
+pub mod crop;
+pub mod losses;
+pub mod post;
+pub mod roi;
+pub mod rpn;
+
+use detect::config::{Config, Head};
+use detect::geometry::{Box2, Detection, Label, Size};
+use tch::Tensor;
+use tch::nn::Path;
+
+pub use losses::Losses;
+use roi::RoiHead;
+use rpn::Rpn;
+
+use crate::backbone::{Backbone, NasNet};
+use crate::nn::Mode;
+
+/// What is true of one image of a batch, in pixels of the network's input.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Truth {
+    /// One box an object, without crowds.
+    pub boxes: Vec<Box2>,
+    /// Its class.
+    pub labels: Vec<Label>,
+}
+
+/// A batch of images on the network's device.
+#[derive(Debug)]
+pub struct Images {
+    /// `[N, 3, H, W]`, normalised; each image at the top left of its plane, zeros around it.
+    pub pixels: Tensor,
+    /// Size of each image within its plane.
+    pub sizes: Vec<Size>,
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct FasterRcnn<B> {
+    backbone: B,
+    rpn: Rpn,
+    roi: RoiHead,
+}
+
+impl FasterRcnn<NasNet> {
+    /// Makes the detector that `config` describes for `classes` classes, its tensors under `path`.
+    pub fn new(path: &Path, config: &Config, classes: usize) -> Self {
+        let with_tail = config.detector.head == Head::Tail;
+        let backbone =
+            NasNet::new(&(path / "backbone"), &config.backbone, config.detector.cut, with_tail);
+        Self::on(backbone, path, config, classes)
+    }
+}
+
+impl<B: Backbone> FasterRcnn<B> {
+    /// Puts the heads that `config` describes on `backbone`.
+    pub fn on(backbone: B, path: &Path, config: &Config, classes: usize) -> Self {
+        let spec = backbone.spec();
+        Self {
+            rpn: Rpn::new(&(path / "rpn"), &config.rpn, &config.anchors, spec),
+            roi: RoiHead::new(&(path / "roi_heads"), &config.roi, &config.detector, spec, classes),
+            backbone,
+        }
+    }
+
+    /// The featurizer.
+    pub fn backbone(&self) -> &B {
+        &self.backbone
+    }
+
+    /// The four losses of a batch. Samples are drawn from libtorch's generator: for each image in the
+    /// RPN, then for each image in the heads.
+    ///
+    /// # Panics
+    /// If `images` and `truths` differ in length.
+    pub fn losses(&self, images: &Images, truths: &[Truth], mode: Mode) -> Losses {
+        assert_eq!(images.sizes.len(), truths.len(), "one truth an image");
+        let device = images.pixels.device();
+        let gt_boxes: Vec<Tensor> =
+            truths.iter().map(|t| boxes::to_tensor(&t.boxes).to_device(device)).collect();
+        let gt_labels: Vec<Tensor> =
+            truths.iter().map(|t| boxes::labels_to_tensor(&t.labels).to_device(device)).collect();
+        let map = self.backbone.trunk(&images.pixels, mode);
+        let rpn = self.rpn.predict(&map, &images.pixels);
+        let proposals = self.rpn.proposals(&rpn, &images.sizes, mode);
+        let (objectness, rpn_box_reg) = self.rpn.losses(&rpn, &gt_boxes);
+        let proposals = proposals.into_iter().map(|p| p.boxes).collect::<Vec<_>>();
+        let sampled = self.roi.sample(&proposals, &gt_boxes, &gt_labels);
+        let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
+        let predicted = self.roi.predict(&self.backbone, &map, &regions, mode);
+        let (classifier, box_reg) = roi::losses(&predicted, &sampled);
+        Losses { classifier, box_reg, objectness, rpn_box_reg }
+    }
+
+    /// What is found in each image, in pixels of the *network's input*, best score first.
+    pub fn detect(&self, images: &Images) -> Vec<Vec<Detection>> {
+        tch::no_grad(|| {
+            let map = self.backbone.trunk(&images.pixels, Mode::Eval);
+            let rpn = self.rpn.predict(&map, &images.pixels);
+            let proposals = self.rpn.proposals(&rpn, &images.sizes, Mode::Eval);
+            let regions: Vec<Tensor> = proposals.into_iter().map(|p| p.boxes).collect();
+            let predicted = self.roi.predict(&self.backbone, &map, &regions, Mode::Eval);
+            post::select(&predicted, &regions, &images.sizes, self.roi.settings())
+        })
+    }
+}

@@ -1,0 +1,58 @@
+//! Layers: what NASNet's cells are made of, with TensorFlow's padding.
+//!
+//! A layer is a struct with named tensors and a `forward`; parameter names are the published ones.
+
+mod convolution;
+mod linear;
+mod norm;
+pub mod same;
+mod separable;
+
+pub use convolution::Convolution;
+pub use linear::{Init, Linear};
+pub use norm::{BatchNorm, NormSettings};
+pub use separable::Separable;
+use tch::Tensor;
+use tch::nn::Path;
+
+/// Whether the network learns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mode {
+    /// Learning. `progress` is the share of all steps that are done, for scheduled drop path.
+    Train {
+        /// 0 to 1.
+        progress: f64,
+    },
+    /// Not learning: batch norm uses its running statistics, no path is dropped.
+    Eval,
+}
+
+impl Mode {
+    /// Whether this is training.
+    pub fn is_train(self) -> bool {
+        matches!(self, Self::Train { .. })
+    }
+}
+
+/// `[N, C, H, W]` of a map.
+///
+/// # Panics
+/// If it has another rank: a bug of ours, named with the shape that came.
+#[track_caller]
+pub fn nchw(map: &Tensor) -> [i64; 4] {
+    let size = map.size();
+    <[i64; 4]>::try_from(size.as_slice()).unwrap_or_else(|_| panic!("expected [N, C, H, W], got {size:?}"))
+}
+
+/// The same tensor with channels innermost in memory, which libtorch's convolutions then keep.
+///
+/// # Shapes
+/// `[N, C, H, W]` to the same.
+pub fn channels_last(map: &Tensor) -> Tensor {
+    map.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// The place `dotted` under `path`: published names are dotted, and tch takes one step at a time.
+pub fn at<'a>(path: &Path<'a>, dotted: &str) -> Path<'a> {
+    dotted.split('.').fold(path.clone(), |path, step| path / step)
+}

@@ -1,0 +1,71 @@
+//! Batch norm, live or frozen.
+
+use detect::config::{Backbone, NormMode};
+use tch::Tensor;
+use tch::nn::Path;
+
+use super::Mode;
+
+/// What all batch norms of a network share.
+#[derive(Debug, Clone, Copy)]
+pub struct NormSettings {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Share of the batch's statistics in the running ones at each step.
+    pub momentum: f64,
+    /// Whether it learns during training.
+    pub mode: NormMode,
+}
+
+impl From<&Backbone> for NormSettings {
+    fn from(section: &Backbone) -> Self {
+        Self { eps: section.norm_eps, momentum: section.norm_momentum, mode: section.norm }
+    }
+}
+
+/// Batch norm over channels.
+#[derive(Debug)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    settings: NormSettings,
+}
+
+impl BatchNorm {
+    /// Makes `path.{weight, bias, running_mean, running_var}`: the identity at first.
+    pub fn new(path: &Path, channels: usize, settings: NormSettings) -> Self {
+        let shape = [channels as i64];
+        // Frozen batch norm does not learn its gamma and beta either.
+        let frozen = settings.mode == NormMode::Frozen;
+        let (weight, bias) = if frozen {
+            (path.ones_no_train("weight", &shape), path.zeros_no_train("bias", &shape))
+        } else {
+            (path.ones("weight", &shape), path.zeros("bias", &shape))
+        };
+        Self {
+            weight,
+            bias,
+            running_mean: path.zeros_no_train("running_mean", &shape),
+            running_var: path.ones_no_train("running_var", &shape),
+            settings,
+        }
+    }
+
+    /// `[N, C, H, W]` to the same. In training a live norm uses the batch's statistics and moves the
+    /// running ones.
+    pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let live = mode.is_train() && self.settings.mode == NormMode::Live;
+        xs.batch_norm(
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
+            live,
+            self.settings.momentum,
+            self.settings.eps,
+            true,
+        )
+    }
+}

@@ -1,0 +1,95 @@
+//! Between tensors and files: strict in both directions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use detect::weights::{Contents, Element, StoredTensor, WeightsError};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// As it will lie in a file. Waits for the device.
+///
+/// # Panics
+/// If the tensor has a kind that networks do not have: a bug of ours.
+pub fn to_stored(tensor: &Tensor) -> StoredTensor {
+    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+    let element = match tensor.kind() {
+        Kind::Float => Element::F32,
+        Kind::Double => Element::F64,
+        Kind::Half => Element::F16,
+        Kind::BFloat16 => Element::BF16,
+        Kind::Int64 => Element::I64,
+        Kind::Uint8 => Element::U8,
+        other => panic!("tensors of kind {other:?} are not stored"),
+    };
+    let numel = tensor.numel();
+    let mut bytes = vec![0; numel * tensor.kind().elt_size_in_bytes()];
+    tensor.copy_data_u8(&mut bytes, numel);
+    StoredTensor { element, shape: tensor.size().iter().map(|&n| n as usize).collect(), bytes }
+}
+
+/// From a file to the CPU, in the kind that it has there.
+pub fn from_stored(stored: &StoredTensor) -> Tensor {
+    let kind = match stored.element {
+        Element::F32 => Kind::Float,
+        Element::F64 => Kind::Double,
+        Element::F16 => Kind::Half,
+        Element::BF16 => Kind::BFloat16,
+        Element::I64 => Kind::Int64,
+        Element::U8 => Kind::Uint8,
+    };
+    let shape: Vec<i64> = stored.shape.iter().map(|&n| n as i64).collect();
+    Tensor::from_data_size(&stored.bytes, &shape, kind)
+}
+
+/// Every variable of `store` by name, in the order of names.
+pub fn named_variables(store: &VarStore) -> BTreeMap<String, Tensor> {
+    store.variables().into_iter().collect()
+}
+
+/// All variables of `store` as they will lie in a file; `prefix` goes before each name.
+pub fn collect(store: &VarStore, prefix: &str) -> BTreeMap<String, StoredTensor> {
+    let stored = |(name, tensor): (String, Tensor)| (format!("{prefix}{name}"), to_stored(&tensor));
+    named_variables(store).into_iter().map(stored).collect()
+}
+
+/// Copies every tensor of `contents` whose name starts with `prefix` into the variable of that name.
+/// Kinds are converted. All that is missing, unexpected or misshapen is listed, and then nothing is
+/// copied. `num_batches_tracked`, which PyTorch counts and nobody reads, is passed over.
+pub fn load(
+    store: &VarStore,
+    contents: &Contents,
+    prefix: &str,
+    path: &Path,
+) -> Result<(), WeightsError> {
+    let variables = named_variables(store);
+    let stored: BTreeMap<&str, &StoredTensor> = (contents.tensors.iter())
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+        .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
+        .collect();
+    let mut faults = Vec::new();
+    for (name, variable) in &variables {
+        let shape: Vec<usize> = variable.size().iter().map(|&n| n as usize).collect();
+        match stored.get(name.as_str()) {
+            None => faults.push(format!("  missing: {name} {shape:?}")),
+            Some(tensor) if tensor.shape != shape => {
+                faults.push(format!("  misshapen: {name} is {:?}, expected {shape:?}", tensor.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, tensor) in &stored {
+        if !variables.contains_key(*name) {
+            faults.push(format!("  unexpected: {name} {:?}", tensor.shape));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(WeightsError::Mismatch { path: path.into(), list: faults.join("\n") });
+    }
+    tch::no_grad(|| {
+        for (name, mut variable) in variables {
+            variable.copy_(&from_stored(stored[name.as_str()]));
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! Reading and writing `.safetensors`: checked when read, whole or not at all when written.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+/// Why a weight file can't be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// It can't be read.
+    #[error("cannot read the weights {path}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no `.safetensors`, or a broken one.
+    #[error("{path} is not a valid .safetensors file ({reason})")]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor of a kind that networks do not have.
+    #[error("{path}: the tensor '{tensor}' holds {dtype}; expected F32, F16, BF16, F64, I64 or U8")]
+    Element {
+        /// Which file.
+        path: PathBuf,
+        /// Which tensor.
+        tensor: String,
+        /// What it holds.
+        dtype: String,
+    },
+    /// Names or shapes are not those of the network.
+    #[error("{path} does not fit the network:\n{list}")]
+    Mismatch {
+        /// Which file.
+        path: PathBuf,
+        /// Every missing, unexpected and misshapen tensor, one a line.
+        list: String,
+    },
+    /// It is a `.safetensors`, but does not describe a detector.
+    #[error("{path} {reason}")]
+    NotAModel {
+        /// Which file.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// It can't be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a tensor's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// 32-bit float.
+    F32,
+    /// 64-bit float.
+    F64,
+    /// IEEE half.
+    F16,
+    /// Brain float.
+    BF16,
+    /// 64-bit integer.
+    I64,
+    /// Byte.
+    U8,
+}
+
+impl Element {
+    fn from_dtype(dtype: Dtype) -> Option<Self> {
+        Some(match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F64 => Self::F64,
+            Dtype::F16 => Self::F16,
+            Dtype::BF16 => Self::BF16,
+            Dtype::I64 => Self::I64,
+            Dtype::U8 => Self::U8,
+            _ => return None,
+        })
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F64 => Dtype::F64,
+            Self::F16 => Dtype::F16,
+            Self::BF16 => Dtype::BF16,
+            Self::I64 => Dtype::I64,
+            Self::U8 => Dtype::U8,
+        }
+    }
+}
+
+/// A tensor as it lies in a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTensor {
+    /// Kind of its elements.
+    pub element: Element,
+    /// Sides, outermost first.
+    pub shape: Vec<usize>,
+    /// Row-major, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+impl safetensors::View for &StoredTensor {
+    fn dtype(&self) -> Dtype {
+        self.element.dtype()
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        self.bytes.as_slice().into()
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// All that a file holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Contents {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, StoredTensor>,
+    /// Free text by key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Contents {
+    /// Reads a whole file.
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        let bytes =
+            fs::read(path).map_err(|source| WeightsError::Read { path: path.into(), source })?;
+        let broken = |e: safetensors::SafeTensorError| WeightsError::Broken {
+            path: path.into(),
+            reason: e.to_string(),
+        };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+        let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.iter() {
+            let element = Element::from_dtype(view.dtype()).ok_or_else(|| WeightsError::Element {
+                path: path.into(),
+                tensor: name.into(),
+                dtype: format!("{:?}", view.dtype()),
+            })?;
+            let tensor =
+                StoredTensor { element, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+            tensors.insert(name.to_owned(), tensor);
+        }
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { tensors, metadata })
+    }
+
+    /// Writes the file whole or not at all: to a temporary file beside it, flushed to the disk, then
+    /// renamed.
+    pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
+        let error = |source: io::Error| WeightsError::Write { path: path.into(), source };
+        let folder = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let metadata: HashMap<String, String> = self.metadata.clone().into_iter().collect();
+        let temporary =
+            tempfile::Builder::new().prefix(".").suffix(".part").tempfile_in(folder).map_err(error)?;
+        safetensors::serialize_to_file(&self.tensors, Some(metadata), temporary.path()).map_err(
+            |e| match e {
+                safetensors::SafeTensorError::IoError(source) => error(source),
+                other => error(io::Error::other(other.to_string())),
+            },
+        )?;
+        // Opened again by name: the writer above may have put a new file there.
+        let written = File::open(temporary.path()).map_err(error)?;
+        readable_by_all(&written).map_err(error)?;
+        written.sync_all().map_err(error)?;
+        temporary.persist(path).map_err(|e| error(e.error))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)
+    }
+
+    /// SHA-256 over names, shapes and bytes of all tensors, as hexadecimal text.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for (name, tensor) in &self.tensors {
+            hash.update(name.as_bytes());
+            hash.update(format!("\0{:?}{:?}\0", tensor.element, tensor.shape).as_bytes());
+            hash.update(&tensor.bytes);
+        }
+        hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
+}
+
+/// Temporary files are private; what takes a file's name gets the usual mode.
+fn readable_by_all(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    let _ = file;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Contents {
+        let tensor = StoredTensor {
+            element: Element::F32,
+            shape: vec![2, 1],
+            bytes: [1.5_f32, -2.].iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        Contents {
+            tensors: [("a.weight".to_owned(), tensor)].into(),
+            metadata: [("k".to_owned(), "v".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        sample().write(&path).unwrap();
+        assert_eq!(Contents::read(&path).unwrap(), sample());
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn cut_and_foreign_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        sample().write(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert!(matches!(Contents::read(&path), Err(WeightsError::Broken { .. })), "{length}");
+        }
+        let missing = Contents::read(&dir.path().join("none"));
+        assert!(matches!(missing, Err(WeightsError::Read { .. })));
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("no/such/folder.safetensors");
+        assert!(matches!(sample().write(&path), Err(WeightsError::Write { .. })));
+    }
+}

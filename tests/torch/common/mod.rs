@@ -1,0 +1,83 @@
+//! Golden tensors and how they are compared.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use detect::weights::Contents;
+use detect_torch::weights::from_stored;
+use tch::{Kind, Tensor};
+
+/// The folder `oracle/<name>` of the larger test material, or `None` with a line that says so.
+pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
+    let Some(root) = std::env::var_os("DETECT_TEST_DATA") else {
+        eprintln!("skipped: oracle/{name}: DETECT_TEST_DATA is not set");
+        return None;
+    };
+    let folder = Path::new(&root).join("oracle").join(name);
+    assert!(folder.is_dir(), "DETECT_TEST_DATA has no oracle/{name}");
+    Some(folder)
+}
+
+/// The tensors of a golden file by name.
+pub(crate) struct Golden {
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Golden {
+    pub(crate) fn read(path: &Path) -> Self {
+        let contents = Contents::read(path).unwrap();
+        let tensors = contents.tensors.iter().map(|(n, t)| (n.clone(), from_stored(t))).collect();
+        Self { path: path.into(), tensors }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
+        let found = self.tensors.get(name);
+        found.unwrap_or_else(|| panic!("{} has no {name}", self.path.display()))
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.tensors.iter()
+    }
+}
+
+/// The largest difference, as a share of the golden tensor's largest value.
+pub(crate) fn difference(golden: &Tensor, candidate: &Tensor) -> f64 {
+    assert_eq!(golden.size(), candidate.size(), "shapes differ");
+    if golden.numel() == 0 {
+        return 0.;
+    }
+    let (g, c) = (golden.to_kind(Kind::Double), candidate.detach().to_kind(Kind::Double));
+    let worst = (&g - &c).abs().max().double_value(&[]);
+    let scale = g.abs().max().double_value(&[]);
+    assert!(!worst.is_nan(), "NaN in a comparison");
+    if scale == 0. { worst } else { worst / scale }
+}
+
+/// Fails unless `candidate` is `golden` to within `limit` of its largest value.
+#[track_caller]
+pub(crate) fn assert_close(what: &str, golden: &Tensor, candidate: &Tensor, limit: f64) {
+    assert_eq!(golden.size(), candidate.size(), "{what}: shapes differ");
+    let found = difference(golden, candidate);
+    assert!(found <= limit, "{what}: differs by {found:.2e} of the largest value (limit {limit:.0e})");
+}
+
+/// Fails unless two tensors of integers are the same.
+#[track_caller]
+pub(crate) fn assert_exact(what: &str, golden: &Tensor, candidate: &Tensor) {
+    assert_eq!(golden.size(), candidate.size(), "{what}: shapes differ");
+    let golden = golden.to_kind(Kind::Int64);
+    let candidate = candidate.to_kind(Kind::Int64);
+    assert!(golden.equal(&candidate), "{what}: differs\n golden    {golden:?}\n candidate {candidate:?}");
+}
+
+/// The JSON file at `path`.
+pub(crate) fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
