@@ -1,0 +1,136 @@
+//! From pixels to the network's input: normalise, then resize as torch does.
+
+use super::Rgb;
+use crate::geometry::Size;
+
+/// Writes `(pixel / 255 - mean) / std`, resized to `to`, into `out`.
+///
+/// The resize is torch's `upsample_bilinear2d` with `align_corners=False` and `antialias=False`; the
+/// sampling ratio is that of the integer sizes. `out` holds interleaved RGB rows that start every
+/// `out_row` floats, so that it can be a part of a padded batch; what lies beyond a row is not touched.
+///
+/// # Panics
+/// If `out` or `out_row` is too short, or a size is 0.
+pub fn resize_normalized(
+    image: &Rgb,
+    to: Size,
+    mean: [f32; 3],
+    std: [f32; 3],
+    out: &mut [f32],
+    out_row: usize,
+) {
+    // Normalisation is linear, and so is interpolation whose weights sum to 1: the two commute. So a
+    // sample becomes `gain * interpolated + bias`.
+    let gain = std.map(|s| 1. / (255. * s));
+    let bias = [0, 1, 2].map(|c| -mean[c] / std[c]);
+    resize(&image.pixels, image.size, to, [gain, bias], out, out_row);
+}
+
+/// [`resize_normalized`] of samples that are floats already: `(sample - mean) / std`.
+///
+/// `samples` are interleaved RGB rows of an image of `size`.
+pub fn resize_normalized_f32(
+    (samples, size): (&[f32], Size),
+    to: Size,
+    mean: [f32; 3],
+    std: [f32; 3],
+    out: &mut [f32],
+    out_row: usize,
+) {
+    let gain = std.map(|s| 1. / s);
+    let bias = [0, 1, 2].map(|c| -mean[c] / std[c]);
+    resize(samples, size, to, [gain, bias], out, out_row);
+}
+
+/// The two source indices of an output index, and the weight of the second.
+#[derive(Clone, Copy)]
+struct Tap {
+    low: usize,
+    high: usize,
+    weight: f32,
+}
+
+/// The taps along one axis, in the float arithmetic of torch.
+fn taps(from: usize, to: usize) -> impl Iterator<Item = Tap> {
+    let scale = from as f32 / to as f32;
+    (0..to).map(move |i| {
+        let source = (scale * (i as f32 + 0.5) - 0.5).max(0.);
+        let low = (source as usize).min(from - 1);
+        let high = (low + 1).min(from - 1);
+        Tap { low, high, weight: (source - low as f32).clamp(0., 1.) }
+    })
+}
+
+fn resize<S: Copy + Into<f32>>(
+    samples: &[S],
+    from: Size,
+    to: Size,
+    [gain, bias]: [[f32; 3]; 2],
+    out: &mut [f32],
+    out_row: usize,
+) {
+    assert!(from.height > 0 && from.width > 0, "cannot resize an empty image ({from})");
+    assert_eq!(samples.len(), 3 * from.height * from.width, "samples of an image of {from}");
+    assert!(out_row >= 3 * to.width, "rows of {out_row} floats can't hold {} pixels", to.width);
+    let stride = 3 * from.width;
+    let columns: Vec<Tap> =
+        taps(from.width, to.width).map(|t| Tap { low: 3 * t.low, high: 3 * t.high, ..t }).collect();
+    // Down first: it runs along whole rows, which the compiler vectorises. Across comes second, on the
+    // one blended row.
+    let mut blended = vec![0f32; stride];
+    for (y, tap) in taps(from.height, to.height).enumerate() {
+        let upper = &samples[tap.low * stride..][..stride];
+        let lower = &samples[tap.high * stride..][..stride];
+        let (upper_weight, lower_weight) = (1. - tap.weight, tap.weight);
+        for ((b, &u), &l) in blended.iter_mut().zip(upper).zip(lower) {
+            *b = upper_weight * u.into() + lower_weight * l.into();
+        }
+        let row = &mut out[y * out_row..][..3 * to.width];
+        for (pixel, tap) in row.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
+            let left = &blended[tap.low..tap.low + 3];
+            let right = &blended[tap.high..tap.high + 3];
+            for c in 0..3 {
+                let value = (1. - tap.weight) * left[c] + tap.weight * right[c];
+                pixel[c] = gain[c] * value + bias[c];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_size_only_normalises() {
+        let image = Rgb { size: Size::new(1, 2), pixels: vec![0, 51, 255, 255, 102, 0] };
+        let mut out = [9f32; 8];
+        resize_normalized(&image, image.size, [0.5; 3], [0.5, 0.25, 1.], &mut out, 8);
+        let expected = [-1., -1.2, 0.5, 1., -0.4, -0.5, 9., 9.];
+        for (got, want) in out.iter().zip(expected) {
+            assert!((got - want).abs() < 1e-6, "{out:?}");
+        }
+    }
+
+    #[test]
+    fn doubling_interpolates_between_centres_and_repeats_the_border() {
+        // By hand: centres of the output lie at -0.25 (clamped to 0), 0.25, 0.75, 1.25 (clamped to 1).
+        let samples = [0f32, 0., 0., 1., 1., 1.];
+        let mut out = [0f32; 12];
+        let to = Size::new(1, 4);
+        resize_normalized_f32((&samples, Size::new(1, 2)), to, [0.; 3], [1.; 3], &mut out, 12);
+        let red: Vec<f32> = out.iter().copied().step_by(3).collect();
+        assert_eq!(red, [0., 0.25, 0.75, 1.]);
+    }
+
+    #[test]
+    fn padding_between_rows_is_not_touched() {
+        let image = Rgb { size: Size::new(5, 7), pixels: vec![255; 105] };
+        let mut out = vec![7f32; 3 * 32];
+        resize_normalized(&image, Size::new(3, 4), [0.; 3], [1.; 3], &mut out, 32);
+        for row in out.chunks(32) {
+            assert!(row[..12].iter().all(|v| (v - 1.).abs() < 1e-6));
+            assert!(row[12..].iter().all(|&v| v == 7.));
+        }
+    }
+}
