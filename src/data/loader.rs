@@ -1,1 +1,369 @@
-//! loader
+//! From files to batches: order, prefetching threads that own no tensors, padding.
+//!
+//! A batch is made by one thread; see [`super::turns`] for how threads share the work.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rand::seq::SliceRandom as _;
+
+use super::augment::{Changes, Purpose, stream};
+use super::coco::{Dataset, ImageRecord};
+use super::image::{ImageError, Rgb, decode, resize_normalized};
+use super::turns::Turns;
+use crate::config::{self, SIZE_DIVISOR};
+use crate::geometry::{Box2, Label, Size};
+
+/// Why an image can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the message says what each field is")]
+pub enum LoadError {
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(
+        "{}: the image is {decoded} (height x width), its annotations were made for {declared}",
+        file.display()
+    )]
+    Size { file: PathBuf, decoded: Size, declared: Size },
+    #[error(
+        "{}: the image is stored as {stored} (height x width) with an EXIF orientation that makes it \
+         {decoded}, but its annotations were made for {stored}: its boxes would be on the wrong \
+         side. Turn the stored pixels upright or remove the orientation", file.display()
+    )]
+    Orientation { file: PathBuf, stored: Size, decoded: Size },
+    #[error("{files}: internal error while it was read (a bug in detect): {message}")]
+    Panicked { files: String, message: String },
+    #[error("a loader thread ended early (a bug in detect)")]
+    ThreadEnded,
+}
+
+/// One image of a batch and its truth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Place in `Dataset::images`; in the list of images for [`prepare`].
+    pub index: usize,
+    /// The image's number in files; the place again for [`prepare`].
+    pub image_id: i64,
+    /// Of the image as decoded and turned upright.
+    pub original: Size,
+    /// Of the image inside the batch.
+    pub resized: Size,
+    /// In pixels of the resized image; no crowds, at least 1 pixel of the original on each side after
+    /// clipping. Empty outside training.
+    pub boxes: Vec<Box2>,
+    /// One a box.
+    pub labels: Vec<Label>,
+}
+
+/// Images ready for the network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// One an image.
+    pub samples: Vec<Sample>,
+    /// Size of every image with its padding: the largest of each side, rounded up to [`SIZE_DIVISOR`].
+    pub padded: Size,
+    /// Normalised red, green, blue, `[N, H, W, 3]` of the padded size: each image at the top left, zeros
+    /// (after normalisation) around it.
+    pub pixels: Vec<f32>,
+}
+
+/// The size at which an image enters the network, before padding: torchvision's rule in f64.
+///
+/// `scale` multiplies both limits. An image so long that its short side would vanish keeps 1 pixel.
+pub fn input_size(original: Size, input: &config::Input, scale: f64) -> Size {
+    let (h, w) = (original.height as f64, original.width as f64);
+    let by_short = input.short_side as f64 * scale / h.min(w);
+    let by_long = input.long_side as f64 * scale / h.max(w);
+    let factor = by_short.min(by_long);
+    let side = |n: f64| ((n * factor).floor() as usize).max(1);
+    Size::new(side(h), side(w))
+}
+
+/// Prepares images for evaluation, without augmentation; `detect IMAGE` and `eval` alike.
+pub fn prepare(images: &[&Rgb], input: &config::Input) -> Batch {
+    let samples = images.iter().enumerate().map(|(index, image)| Sample {
+        index,
+        image_id: index as i64,
+        original: image.size,
+        resized: input_size(image.size, input, 1.),
+        boxes: Vec::new(),
+        labels: Vec::new(),
+    });
+    assemble(images, samples.collect(), input)
+}
+
+/// Resizes each image into its place.
+fn assemble(images: &[&Rgb], samples: Vec<Sample>, input: &config::Input) -> Batch {
+    let up = |n: usize| n.next_multiple_of(SIZE_DIVISOR);
+    let height = samples.iter().map(|s| s.resized.height).max().unwrap_or(0);
+    let width = samples.iter().map(|s| s.resized.width).max().unwrap_or(0);
+    let padded = Size::new(up(height), up(width));
+    let row = padded.width * 3;
+    let mut pixels = vec![0.; samples.len() * padded.height * row];
+    if !pixels.is_empty() {
+        let places = pixels.chunks_exact_mut(padded.height * row);
+        for ((image, sample), place) in images.iter().zip(&samples).zip(places) {
+            resize_normalized(image, sample.resized, input.mean, input.std, place, row);
+        }
+    }
+    Batch { samples, padded, pixels }
+}
+
+/// Decodes an image and checks that it is the one that was annotated.
+fn read(record: &ImageRecord) -> Result<Rgb, LoadError> {
+    let file = || record.file.clone();
+    let found = decode(&record.file)?;
+    if let Some(warning) = found.warning {
+        tracing::warn!("{}: {warning}", record.file.display());
+    }
+    let (decoded, stored) = (found.image.size, found.stored);
+    match record.size {
+        Some(declared) if declared != decoded => Err(if declared == stored {
+            LoadError::Orientation { file: file(), stored, decoded }
+        } else {
+            LoadError::Size { file: file(), decoded, declared }
+        }),
+        _ => Ok(found.image),
+    }
+}
+
+/// What `work` gives; a panic in it becomes an error that names the images it was about.
+fn guarded<T>(
+    records: &[&ImageRecord],
+    work: impl FnOnce() -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let files: Vec<String> = records.iter().map(|r| r.file.display().to_string()).collect();
+        let message = text.unwrap_or_else(|| "no message".to_owned());
+        Err(LoadError::Panicked { files: files.join(", "), message })
+    })
+}
+
+/// The boxes that can be learned: no crowds, at least 1 pixel on each side after clipping.
+fn learnable(record: &ImageRecord, size: Size) -> impl Iterator<Item = (Box2, Label)> + '_ {
+    record
+        .annotations
+        .iter()
+        .filter(|a| !a.crowd)
+        .map(move |a| (a.bbox.clipped(size), a.label))
+        .filter(|(b, _)| b.width() >= 1. && b.height() >= 1.)
+}
+
+/// A training sample: the picture with its changes, and its truth at the size of the network's input.
+fn training_sample(
+    dataset: &Dataset,
+    index: usize,
+    changes: Changes,
+    input: &config::Input,
+) -> Result<(Rgb, Sample), LoadError> {
+    let record = &dataset.images[index];
+    let mut image = read(record)?;
+    changes.apply(&mut image);
+    let original = image.size;
+    let resized = input_size(original, input, changes.scale);
+    let (h, w) = (original.height as f32, original.width as f32);
+    let (sy, sx) = (resized.height as f32 / h, resized.width as f32 / w);
+    let (boxes, labels) = learnable(record, original)
+        .map(|(b, label)| (changes.apply_to_box(b, w, h).scaled(sy, sx), label))
+        .unzip();
+    Ok((image, Sample { index, image_id: record.id, original, resized, boxes, labels }))
+}
+
+/// The images of `epoch`, as places in `Dataset::images`.
+pub fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..images).collect();
+    order.shuffle(&mut stream(seed, epoch as u64, 0, Purpose::Order));
+    order
+}
+
+/// Makes training batches ahead of time, in step order.
+///
+/// Epoch `e` visits every image once, in an order drawn from (seed, e); a step takes the next `batch`
+/// of them, and the last step of an epoch what is left. A batch depends on (seed, step) alone: starting
+/// at `first_step` gives what a run from 0 would give there.
+#[derive(Debug)]
+pub struct TrainLoader(Turns<Result<Batch, LoadError>>);
+
+impl TrainLoader {
+    /// Starts the threads, for the steps `first_step..total_steps`.
+    pub fn start(
+        dataset: Arc<Dataset>,
+        train: &config::Train,
+        input: &config::Input,
+        first_step: usize,
+        total_steps: usize,
+    ) -> Self {
+        let images = dataset.images.len();
+        let batch = train.batch.max(1);
+        let steps_per_epoch = images.div_ceil(batch).max(1);
+        let (seed, augment, input) = (train.seed, train.augment.clone(), input.clone());
+        // A thread keeps the order of the epoch that it is in.
+        let mut epoch_order = (usize::MAX, Vec::new());
+        let make = move |unit: usize, stopped: &AtomicBool| {
+            let step = first_step + unit;
+            let epoch = step / steps_per_epoch;
+            if epoch_order.0 != epoch {
+                epoch_order = (epoch, order(seed, epoch, images));
+            }
+            let from = step % steps_per_epoch * batch;
+            let indices = &epoch_order.1[from..images.min(from + batch)];
+            let mut pictures = Vec::with_capacity(indices.len());
+            let mut samples = Vec::with_capacity(indices.len());
+            for &index in indices {
+                if stopped.load(Ordering::Relaxed) {
+                    return Err(LoadError::ThreadEnded); // nobody is left to receive it
+                }
+                let mut rng = stream(seed, epoch as u64, index as u64, Purpose::Augment);
+                let changes = Changes::draw(&augment, &mut rng);
+                let (picture, sample) = guarded(&[&dataset.images[index]], || {
+                    training_sample(&dataset, index, changes, &input)
+                })?;
+                pictures.push(picture);
+                samples.push(sample);
+            }
+            let records: Vec<_> = indices.iter().map(|&i| &dataset.images[i]).collect();
+            guarded(&records, || {
+                Ok(assemble(&pictures.iter().collect::<Vec<_>>(), samples, &input))
+            })
+        };
+        let units = total_steps.saturating_sub(first_step);
+        Self(Turns::start(units, train.loader.threads, train.loader.prefetch, make))
+    }
+}
+
+impl Iterator for TrainLoader {
+    type Item = Result<Batch, LoadError>;
+
+    /// The batch of the next step; after an error, that of the step after it.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|unit| unit.unwrap_or(Err(LoadError::ThreadEnded)))
+    }
+}
+
+/// Every image of a data set once, in order, in batches without truth.
+///
+/// An image that can't be used comes as an error that names it, just before the batch that it is missing
+/// from.
+#[derive(Debug)]
+pub struct EvalLoader {
+    turns: Turns<Vec<Result<Batch, LoadError>>>,
+    ready: std::vec::IntoIter<Result<Batch, LoadError>>,
+}
+
+impl EvalLoader {
+    /// Starts the threads.
+    pub fn start(
+        dataset: Arc<Dataset>,
+        input: &config::Input,
+        batch: usize,
+        loader: &config::Loader,
+    ) -> Self {
+        let batch = batch.max(1);
+        let input = input.clone();
+        let units = dataset.images.len().div_ceil(batch);
+        let make = move |unit: usize, stopped: &AtomicBool| {
+            let from = unit * batch;
+            let records = &dataset.images[from..dataset.images.len().min(from + batch)];
+            let mut out = Vec::new();
+            let (mut pictures, mut places) = (Vec::new(), Vec::new());
+            for (i, record) in records.iter().enumerate() {
+                if stopped.load(Ordering::Relaxed) {
+                    return out;
+                }
+                match guarded(&[record], || read(record)) {
+                    Ok(picture) => {
+                        pictures.push(picture);
+                        places.push(from + i);
+                    }
+                    Err(error) => out.push(Err(error)),
+                }
+            }
+            if !pictures.is_empty() {
+                let records: Vec<_> = places.iter().map(|&i| &dataset.images[i]).collect();
+                out.push(guarded(&records, || {
+                    let mut batch = prepare(&pictures.iter().collect::<Vec<_>>(), &input);
+                    for (sample, &index) in batch.samples.iter_mut().zip(&places) {
+                        (sample.index, sample.image_id) = (index, dataset.images[index].id);
+                    }
+                    Ok(batch)
+                }));
+            }
+            out
+        };
+        Self {
+            turns: Turns::start(units, loader.threads, loader.prefetch, make),
+            ready: Vec::new().into_iter(),
+        }
+    }
+}
+
+impl Iterator for EvalLoader {
+    type Item = Result<Batch, LoadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(item) = self.ready.next() {
+                return Some(item);
+            }
+            self.ready = match self.turns.next()? {
+                Some(unit) => unit.into_iter(),
+                None => vec![Err(LoadError::ThreadEnded)].into_iter(),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(short_side: usize, long_side: usize) -> config::Input {
+        config::Input { short_side, long_side, mean: [0.5; 3], std: [0.5; 3] }
+    }
+
+    #[test]
+    fn input_sizes_follow_torchvision() {
+        let size = |h, w| input_size(Size::new(h, w), &input(320, 640), 1.);
+        assert_eq!(size(480, 640), Size::new(320, 426));
+        assert_eq!(size(640, 480), Size::new(426, 320));
+        // The long side limits: 640 / 1280 = 0.5.
+        assert_eq!(size(400, 1280), Size::new(200, 640));
+        // The product falls just short of the limit, and is floored: 97 * (800 / 97) = 799.99...
+        let floored = input_size(Size::new(97, 97), &input(800, 1333), 1.);
+        assert_eq!(floored, Size::new(799, 799));
+        // torchvision would end with an empty image.
+        assert_eq!(size(1, 3000), Size::new(1, 640));
+        // Both limits move with the scale.
+        assert_eq!(input_size(Size::new(400, 1280), &input(320, 640), 0.5), Size::new(100, 320));
+    }
+
+    #[test]
+    fn an_epoch_visits_every_image_once_in_its_own_order() {
+        let (a, b) = (order(3, 0, 100), order(3, 1, 100));
+        assert_ne!(a, b);
+        assert_ne!(a, order(4, 0, 100));
+        for mut epoch in [a, b] {
+            epoch.sort_unstable();
+            assert_eq!(epoch, (0..100).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_panic_names_the_image() {
+        let record = ImageRecord {
+            id: 7,
+            file: "images/seven.jpg".into(),
+            file_name: "seven.jpg".into(),
+            size: None,
+            annotations: Vec::new(),
+        };
+        let result = guarded::<()>(&[&record], || panic!("row {} is missing", 3));
+        let message = result.expect_err("it panicked").to_string();
+        assert!(message.contains("images/seven.jpg") && message.contains("row 3 is missing"));
+    }
+}

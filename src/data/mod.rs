@@ -6,3 +6,4 @@ pub mod coco;
 pub mod image;
 pub mod layout;
 pub mod loader;
+mod turns;
