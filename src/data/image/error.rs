@@ -123,7 +123,10 @@ impl Fail {
             E::Unsupported(e) => Self::NotSupported(format!("this kind of {format} ({e})")),
             E::Limits(e) => size.map_or_else(|| Self::Damaged(e.to_string()), Self::TooLarge),
             E::Decoding(e) if is_end_of_file(&e) => Self::Damaged(CUT.into()),
-            E::Decoding(e) => Self::Damaged(e.to_string()),
+            // The inner error, without the name of the format, which is said already.
+            E::Decoding(e) => Self::Damaged(
+                std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string),
+            ),
             other => Self::Damaged(other.to_string()),
         }
     }

@@ -55,16 +55,13 @@ pub(super) fn decode(
     mut reader: impl BufRead + Seek,
     size: Size,
 ) -> Result<(Vec<u8>, Layout, Option<String>), Fail> {
-    let first = match samples(&mut reader, size, false) {
-        Err(Fail::Damaged(reason)) if reason != CUT => reason,
+    match samples(&mut reader, size, false) {
+        Err(Fail::Damaged(reason)) if reason != CUT => {}
         other => return other,
-    };
-    // Not cut, but something is wrong with it. If it is only a checksum, the pixels are all there.
-    match samples(&mut reader, size, true) {
-        Ok((data, layout, _)) => Ok((data, layout, Some(format!("a checksum is wrong: {first}")))),
-        Err(Fail::Damaged(_)) => Err(Fail::Damaged(first)),
-        Err(other) => Err(other),
     }
+    // Not cut, but something is wrong with it. If it is only a checksum, the pixels are all there.
+    let (data, layout, _) = samples(&mut reader, size, true)?;
+    Ok((data, layout, Some("a checksum is wrong, although the picture is whole".into())))
 }
 
 fn samples(
