@@ -1,8 +1,72 @@
-//! `detect check`.
+//! `detect check`: what [`data::check`](crate::data::check) found, as a table or JSON.
+
+use std::io::Write as _;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CheckArgs;
-use crate::failure::Exit;
+use crate::data::check::{Report, Severity, check};
+use crate::failure::{Exit, OrExit as _};
 
-pub(super) fn run(_args: &CheckArgs) -> anyhow::Result<Exit> {
-    crate::fail!(Exit::Usage, "`detect check` is not built yet")
+/// Places of each finding in the table; JSON has them all.
+const SHOWN: usize = 3;
+
+pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
+    // Hidden by itself where stderr is not a terminal.
+    let bar = ProgressBar::new(0).with_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} left")
+            .expect("the template is well formed"),
+    );
+    let report = check(&args.data, &|done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })
+    .or_exit(Exit::Data)?;
+    bar.finish_and_clear();
+
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let mut value = serde_json::to_value(&report)?;
+        value["errors"] = report.count(Severity::Error).into();
+        value["warnings"] = report.count(Severity::Warning).into();
+        writeln!(out, "{value:#}")?;
+    } else {
+        table(&report, &mut out)?;
+    }
+    Ok(if report.count(Severity::Error) == 0 { Exit::Done } else { Exit::Data })
+}
+
+fn table(report: &Report, out: &mut impl std::io::Write) -> std::io::Result<()> {
+    let name_width = report.splits.iter().map(|s| s.name.len()).max().unwrap_or(0).max(7);
+    writeln!(out, "{:<name_width$} {:>9} {:>11} {:>10}", "split", "images", "boxes", "categories")?;
+    for s in &report.splits {
+        writeln!(
+            out,
+            "{:<name_width$} {:>9} {:>11} {:>10}",
+            s.name, s.images, s.annotations, s.categories
+        )?;
+    }
+    let mut last = None;
+    for finding in &report.findings {
+        if last != Some(finding.severity) {
+            last = Some(finding.severity);
+            let title = match finding.severity {
+                Severity::Error => "Errors: training or evaluation would refuse these or go wrong",
+                Severity::Warning => "Warnings: used as they are, probably mistakes",
+                Severity::Note => "Notes",
+            };
+            writeln!(out, "\n{title}")?;
+        }
+        let split = finding.split.as_deref().unwrap_or("between");
+        let (count, meaning) = (finding.count, finding.kind.meaning());
+        writeln!(out, "{split:<name_width$} {count:>9}  {meaning}")?;
+        for example in finding.examples.iter().take(SHOWN) {
+            writeln!(out, "{:<name_width$} {:>9}    {example}", "", "")?;
+        }
+        if finding.count > SHOWN {
+            writeln!(out, "{:<name_width$} {:>9}    ...", "", "")?;
+        }
+    }
+    let (errors, warnings) = (report.count(Severity::Error), report.count(Severity::Warning));
+    writeln!(out, "\n{errors} errors, {warnings} warnings")
 }

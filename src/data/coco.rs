@@ -6,12 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::layout::{self, Layout, MINIVAL, MINIVAL_IDS, TRAINVAL_MINUS_MINIVAL};
+use super::raw::{RawAnnotation, RawCategory, RawImage, from_json, unsafe_file_name};
 use crate::geometry::{Box2, Label, Size};
 
 /// Why a data set can't be used.
@@ -23,6 +24,8 @@ pub enum DataError {
     NoFolder { path: PathBuf, advice: String },
     #[error("{} has no split '{split}' ({found}): {advice}", root.display())]
     NoSplit { root: PathBuf, split: String, found: String, advice: String },
+    #[error("{} has no annotation files: {advice}", root.display())]
+    NoAnnotations { root: PathBuf, advice: String },
     #[error("'{split}' is not the name of a split")]
     SplitName { split: String },
     #[error("{} needs its images in {}, which is not a folder", annotations.display(), path.display())]
@@ -184,110 +187,12 @@ struct RawFile {
     categories: Vec<RawCategory>,
 }
 
-/// An image as it stands.
-#[derive(Debug, Deserialize)]
-pub(crate) struct RawImage {
-    pub(crate) id: i64,
-    pub(crate) file_name: String,
-    // Some exporters write 640.0.
-    pub(crate) width: Option<f64>,
-    pub(crate) height: Option<f64>,
-}
-
-/// An annotation as it stands.
-#[derive(Debug, Deserialize)]
-pub(crate) struct RawAnnotation {
-    pub(crate) id: i64,
-    pub(crate) image_id: i64,
-    pub(crate) category_id: i64,
-    pub(crate) bbox: Option<[f64; 4]>,
-    pub(crate) area: Option<f64>,
-    #[serde(default, deserialize_with = "flag")]
-    pub(crate) iscrowd: bool,
-}
-
-/// A category as it stands.
-#[derive(Debug, Deserialize)]
-pub(crate) struct RawCategory {
-    pub(crate) id: i64,
-    pub(crate) name: String,
-}
-
-/// 0, 1, true, false or null.
-fn flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Flag {
-        Bool(bool),
-        Number(f64),
-        Null(()),
-    }
-    Ok(match Flag::deserialize(deserializer)? {
-        Flag::Bool(is) => is,
-        Flag::Number(n) => n != 0.,
-        Flag::Null(()) => false,
-    })
-}
-
-impl RawImage {
-    /// The declared size: `None` where there is none, an error where it can't be one.
-    pub(crate) fn size(&self) -> Result<Option<Size>, [f64; 2]> {
-        let (Some(width), Some(height)) = (self.width, self.height) else { return Ok(None) };
-        let ok = |n: f64| n.fract() == 0. && (1. ..=1e9).contains(&n);
-        if ok(width) && ok(height) {
-            Ok(Some(Size::new(height as usize, width as usize)))
-        } else {
-            Err([width, height])
-        }
-    }
-}
-
-impl RawAnnotation {
-    /// The box, or what is wrong with it.
-    pub(crate) fn checked_box(&self) -> Result<[f64; 4], &'static str> {
-        let Some(bbox) = self.bbox else { return Err("an annotation needs a box") };
-        if bbox.iter().any(|n| !n.is_finite() || n.abs() > 1e9) {
-            Err("not numbers of pixels")
-        } else if bbox[2] < 0. || bbox[3] < 0. {
-            Err("width and height must not be negative")
-        } else {
-            Ok(bbox)
-        }
-    }
-}
-
-/// Why `name` could leave the image folder, if it could: annotation files come from strangers.
-pub(crate) fn unsafe_file_name(name: &str) -> Option<&'static str> {
-    let drive = name.as_bytes().get(1) == Some(&b':') && name.as_bytes()[0].is_ascii_alphabetic();
-    if name.is_empty() {
-        Some("is empty")
-    } else if name.contains('\0') {
-        Some("has a NUL character")
-    } else if name.contains('\\') {
-        Some("has a backslash; folders are separated by /")
-    } else if drive || Path::new(name).has_root() {
-        Some("is absolute; it must be relative to the image folder")
-    } else if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) {
-        Some("has '.' or '..'; it must stay in the image folder")
-    } else {
-        None
-    }
-}
-
-/// The bytes of a JSON file, without the byte order mark that some editors put first.
-pub(crate) fn read_json(path: &Path) -> Result<Vec<u8>, DataError> {
-    let mut bytes =
-        std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    if bytes.starts_with(b"\xef\xbb\xbf") {
-        bytes.drain(..3);
-    }
-    Ok(bytes)
-}
-
 fn read(layout: &Layout) -> Result<Parts, DataError> {
     let path = layout.annotations.as_path();
-    let raw: RawFile = serde_json::from_slice(&read_json(path)?)
-        .map_err(|source| DataError::Json { path: path.to_owned(), source })?;
+    let bytes =
+        std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    let raw: RawFile =
+        from_json(&bytes).map_err(|source| DataError::Json { path: path.to_owned(), source })?;
     let test_dev = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("image_info_"));
     if raw.annotations.is_none() && !test_dev {
         return Err(DataError::Empty { path: path.to_owned(), what: "key 'annotations'" });

@@ -109,7 +109,7 @@ pub fn splits(root: &Path) -> Vec<String> {
 }
 
 /// What a data set has to look like; for COCO's own place also where COCO comes from.
-fn advice(root: &Path) -> String {
+pub(super) fn advice(root: &Path) -> String {
     let dir = root.display();
     let mut text = format!(
         "a data set is a folder in one of two forms:\n  \

@@ -6,4 +6,5 @@ pub mod coco;
 pub mod image;
 pub mod layout;
 pub mod loader;
+mod raw;
 mod turns;
