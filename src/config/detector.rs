@@ -191,8 +191,15 @@ impl Input {
     /// The size that an image of `original` size is resized to: torchvision's `GeneralizedRCNNTransform`,
     /// whose floor in double precision loses a pixel at some sizes.
     pub fn resized(&self, original: Size) -> Size {
+        self.resized_by(original, 1.)
+    }
+
+    /// The same with both limits times `jitter`. A side that would vanish keeps 1 pixel.
+    pub fn resized_by(&self, original: Size, jitter: f64) -> Size {
         let (h, w) = (original.height as f64, original.width as f64);
-        let scale = (self.short_side as f64 / h.min(w)).min(self.long_side as f64 / h.max(w));
+        let by_short = self.short_side as f64 * jitter / h.min(w);
+        let by_long = self.long_side as f64 * jitter / h.max(w);
+        let scale = by_short.min(by_long);
         let side = |n: f64| ((n * scale).floor() as usize).max(1);
         Size::new(side(h), side(w))
     }
@@ -200,3 +207,28 @@ impl Input {
 
 /// Inputs of a batch are padded to multiples of this, at the bottom and at the right.
 pub const SIZE_DIVISOR: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(short_side: usize, long_side: usize) -> Input {
+        Input { short_side, long_side, mean: [0.5; 3], std: [0.5; 3] }
+    }
+
+    #[test]
+    fn input_sizes_follow_torchvision() {
+        let size = |h, w| input(320, 640).resized(Size::new(h, w));
+        assert_eq!(size(480, 640), Size::new(320, 426));
+        assert_eq!(size(640, 480), Size::new(426, 320));
+        // The long side limits: 640 / 1280 = 0.5.
+        assert_eq!(size(400, 1280), Size::new(200, 640));
+        // The product falls just short of the limit, and is floored: 97 * (800 / 97) = 799.99...
+        let floored = input(800, 1333).resized(Size::new(97, 97));
+        assert_eq!(floored, Size::new(799, 799));
+        // torchvision would end with an empty image.
+        assert_eq!(size(1, 3000), Size::new(1, 640));
+        // Both limits move with the scale.
+        assert_eq!(input(320, 640).resized_by(Size::new(400, 1280), 0.5), Size::new(100, 320));
+    }
+}

@@ -12,7 +12,7 @@ use super::coco::DataError;
 pub const MINIVAL_IDS: &str = "mscoco_minival_ids.txt";
 /// The images of val2014 whose ids stand in [`MINIVAL_IDS`].
 pub const MINIVAL: &str = "minival";
-/// train2014 and the rest of val2014: what the NASNet paper trained on.
+/// train2014 and the rest of val2014: what the paper trained on.
 pub const TRAINVAL_MINUS_MINIVAL: &str = "trainval-minus-minival";
 /// COCO's test-dev2017, which has no truth.
 pub const TEST_DEV: &str = "test-dev";

@@ -36,7 +36,9 @@ pub enum LoadError {
     Orientation { file: PathBuf, stored: Size, decoded: Size },
     #[error("{files}: internal error while it was read (a bug in detect): {message}")]
     Panicked { files: String, message: String },
-    #[error("a loader thread ended early (a bug in detect)")]
+    #[error(
+        "a thread that reads images could not start or ended early; train.loader.threads sets how many there are"
+    )]
     ThreadEnded,
 }
 
@@ -70,25 +72,13 @@ pub struct Batch {
     pub pixels: Vec<f32>,
 }
 
-/// The size at which an image enters the network, before padding: torchvision's rule in f64.
-///
-/// `scale` multiplies both limits. An image so long that its short side would vanish keeps 1 pixel.
-pub fn input_size(original: Size, input: &config::Input, scale: f64) -> Size {
-    let (h, w) = (original.height as f64, original.width as f64);
-    let by_short = input.short_side as f64 * scale / h.min(w);
-    let by_long = input.long_side as f64 * scale / h.max(w);
-    let factor = by_short.min(by_long);
-    let side = |n: f64| ((n * factor).floor() as usize).max(1);
-    Size::new(side(h), side(w))
-}
-
 /// Prepares images for evaluation, without augmentation; `detect IMAGE` and `eval` alike.
 pub fn prepare(images: &[&Rgb], input: &config::Input) -> Batch {
     let samples = images.iter().enumerate().map(|(index, image)| Sample {
         index,
         image_id: index as i64,
         original: image.size,
-        resized: input_size(image.size, input, 1.),
+        resized: input.resized(image.size),
         boxes: Vec::new(),
         labels: Vec::new(),
     });
@@ -112,11 +102,12 @@ fn assemble(images: &[&Rgb], samples: Vec<Sample>, input: &config::Input) -> Bat
     Batch { samples, padded, pixels }
 }
 
-/// Decodes an image and checks that it is the one that was annotated.
-fn read(record: &ImageRecord) -> Result<Rgb, LoadError> {
+/// Decodes an image and checks that it is the one that was annotated. A damaged file is remarked on
+/// where `remark` says so.
+fn read(record: &ImageRecord, remark: bool) -> Result<Rgb, LoadError> {
     let file = || record.file.clone();
     let found = decode(&record.file)?;
-    if let Some(warning) = found.warning {
+    if let Some(warning) = found.warning.filter(|_| remark) {
         tracing::warn!("{}: {warning}", record.file.display());
     }
     let (decoded, stored) = (found.image.size, found.stored);
@@ -160,12 +151,13 @@ fn training_sample(
     index: usize,
     changes: Changes,
     input: &config::Input,
+    remark: bool,
 ) -> Result<(Rgb, Sample), LoadError> {
     let record = &dataset.images[index];
-    let mut image = read(record)?;
+    let mut image = read(record, remark)?;
     changes.apply(&mut image);
     let original = image.size;
-    let resized = input_size(original, input, changes.scale);
+    let resized = input.resized_by(original, changes.scale);
     let (h, w) = (original.height as f32, original.width as f32);
     let (sy, sx) = (resized.height as f32 / h, resized.width as f32 / w);
     let (boxes, labels) = learnable(record, original)
@@ -212,6 +204,8 @@ impl TrainLoader {
             }
             let from = step % steps_per_epoch * batch;
             let indices = &epoch_order.1[from..images.min(from + batch)];
+            // Once a file, not once an epoch.
+            let remark = epoch == first_step / steps_per_epoch;
             let mut pictures = Vec::with_capacity(indices.len());
             let mut samples = Vec::with_capacity(indices.len());
             for &index in indices {
@@ -221,7 +215,7 @@ impl TrainLoader {
                 let mut rng = stream(seed, epoch as u64, index as u64, Purpose::Augment);
                 let changes = Changes::draw(&augment, &mut rng);
                 let (picture, sample) = guarded(&[&dataset.images[index]], || {
-                    training_sample(&dataset, index, changes, &input)
+                    training_sample(&dataset, index, changes, &input, remark)
                 })?;
                 pictures.push(picture);
                 samples.push(sample);
@@ -275,7 +269,7 @@ impl EvalLoader {
                 if stopped.load(Ordering::Relaxed) {
                     return out;
                 }
-                match guarded(&[record], || read(record)) {
+                match guarded(&[record], || read(record, true)) {
                     Ok(picture) => {
                         pictures.push(picture);
                         places.push(from + i);
@@ -321,26 +315,6 @@ impl Iterator for EvalLoader {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn input(short_side: usize, long_side: usize) -> config::Input {
-        config::Input { short_side, long_side, mean: [0.5; 3], std: [0.5; 3] }
-    }
-
-    #[test]
-    fn input_sizes_follow_torchvision() {
-        let size = |h, w| input_size(Size::new(h, w), &input(320, 640), 1.);
-        assert_eq!(size(480, 640), Size::new(320, 426));
-        assert_eq!(size(640, 480), Size::new(426, 320));
-        // The long side limits: 640 / 1280 = 0.5.
-        assert_eq!(size(400, 1280), Size::new(200, 640));
-        // The product falls just short of the limit, and is floored: 97 * (800 / 97) = 799.99...
-        let floored = input_size(Size::new(97, 97), &input(800, 1333), 1.);
-        assert_eq!(floored, Size::new(799, 799));
-        // torchvision would end with an empty image.
-        assert_eq!(size(1, 3000), Size::new(1, 640));
-        // Both limits move with the scale.
-        assert_eq!(input_size(Size::new(400, 1280), &input(320, 640), 0.5), Size::new(100, 320));
-    }
 
     #[test]
     fn an_epoch_visits_every_image_once_in_its_own_order() {

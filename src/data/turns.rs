@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 /// Threads that make the units `0..units` ahead of time, handed out in order.
 ///
-/// An item is `None` where the thread that had to make it has ended by a panic; then nothing follows.
+/// An item is `None` where the thread that had to make it could not start or has panicked; then nothing follows.
 #[derive(Debug)]
 pub(super) struct Turns<T> {
     /// One a thread; empty once stopped.
@@ -53,7 +53,8 @@ impl<T: Send + 'static> Turns<T> {
                 }
             };
             let thread = std::thread::Builder::new().name(format!("loader-{t}"));
-            this.threads.push(thread.spawn(work).expect("the system can start a thread"));
+            // Where the system refuses a thread, its first unit is told as lost.
+            this.threads.extend(thread.spawn(work));
             this.receivers.push(receiver);
         }
         this
