@@ -38,7 +38,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
 
 fn table(report: &Report, out: &mut impl std::io::Write) -> std::io::Result<()> {
     let name_width = report.splits.iter().map(|s| s.name.len()).max().unwrap_or(0).max(7);
-    writeln!(out, "{:<name_width$} {:>9} {:>11} {:>10}", "split", "images", "boxes", "categories")?;
+    writeln!(
+        out,
+        "{:<name_width$} {:>9} {:>11} {:>10}",
+        "split", "images", "annotations", "categories"
+    )?;
     for s in &report.splits {
         writeln!(
             out,

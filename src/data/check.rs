@@ -238,7 +238,7 @@ pub fn check(root: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Re
     let mut read = Vec::new();
     for name in names {
         let layout = layout::layout(root, &name);
-        read.push(annotations::check(&name, layout, &mut findings));
+        read.push(annotations::check(&name, &layout, &mut findings));
     }
     files::check(&read, &mut findings, progress);
     compare_categories(&read, &mut findings);

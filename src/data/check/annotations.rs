@@ -53,7 +53,7 @@ struct Lists<'a> {
 }
 
 /// Reads what can be read, and finds what is wrong with it.
-pub(super) fn check(split: &str, layout: Layout, findings: &mut Findings) -> Read {
+pub(super) fn check(split: &str, layout: &Layout, findings: &mut Findings) -> Read {
     let mut read = Read {
         summary: Split {
             name: split.to_owned(),
@@ -91,7 +91,7 @@ pub(super) fn check(split: &str, layout: Layout, findings: &mut Findings) -> Rea
     };
     let mut entries = Entries { split, findings };
     entries.categories(&lists.categories, &mut read);
-    let known = entries.images(&lists.images, &layout, &mut read);
+    let known = entries.images(&lists.images, layout, &mut read);
     entries.annotations(&lists.annotations.unwrap_or_default(), &known, &mut read);
     read
 }

@@ -85,7 +85,7 @@ fn look_at(image: &Image) -> Seen {
             drop(bytes);
             match decode(&image.file) {
                 Err(error) => {
-                    seen.found.push((Kind::UndecodableFile, image.example(format!("{error:#}"))));
+                    seen.found.push((Kind::UndecodableFile, image.example(chain(&error))));
                 }
                 Ok(decoded) => {
                     let (is, stored) = (decoded.image.size, decoded.stored);
@@ -126,6 +126,12 @@ fn look_at(image: &Image) -> Seen {
         }
     }
     seen
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Whether `[x, y, width, height]` leaves an image of this size.

@@ -1,0 +1,222 @@
+//! `detect check`: one set for each kind of finding, and real sets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it skips"
+)]
+
+#[path = "common/coco.rs"]
+mod coco;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::coco::{Set, annotation, annotations, image, test_data};
+
+fn detect(root: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_detect")).arg("check").arg(root).args(more).output().unwrap()
+}
+
+/// Exit code and `[kind, split, count]` of each finding.
+fn findings(root: &Path) -> (i32, Vec<Value>) {
+    let output = detect(root, &["--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+    let list = report["findings"].as_array().unwrap();
+    for finding in list {
+        let examples = finding["examples"].as_array().unwrap().len();
+        assert_eq!(Some(examples as u64), finding["count"].as_u64());
+    }
+    let short = list.iter().map(|f| json!([f["kind"], f["split"], f["count"]])).collect();
+    (output.status.code().unwrap(), short)
+}
+
+/// A set with two sound images and a sound box each; `change` spoils it.
+fn spoiled(change: impl FnOnce(&Set, &mut Value)) -> Set {
+    let set = Set::new();
+    set.png("a.png", (30, 40), 10, [5, 5, 10, 10]);
+    set.png("b.png", (40, 30), 20, [5, 5, 10, 10]);
+    let mut content = annotations(
+        &[image(1, "a.png", (30, 40)), image(2, "b.png", (40, 30))],
+        &[annotation(1, 1, 1, [5., 5., 10., 10.]), annotation(2, 2, 7, [5., 5., 10., 10.])],
+    );
+    change(&set, &mut content);
+    set.split("t", &content);
+    set
+}
+
+/// What `change` leads to, without anything else.
+fn finds(kind: &str, count: usize, exit: i32, change: impl FnOnce(&Set, &mut Value)) {
+    let set = spoiled(change);
+    assert_eq!(findings(set.root()), (exit, vec![json!([kind, "t", count])]), "{kind}");
+    // The table says the same, and is no JSON.
+    let output = detect(set.root(), &[]);
+    assert_eq!(output.status.code(), Some(exit));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let errors = if exit == 0 { 0 } else { count };
+    assert!(table.contains(&format!("{errors} errors")), "{kind}: {table}");
+}
+
+fn push(content: &mut Value, list: &str, entry: Value) {
+    content[list].as_array_mut().unwrap().push(entry);
+}
+
+#[test]
+fn a_sound_set_is_clean() {
+    assert_eq!(findings(spoiled(|_, _| {}).root()), (0, vec![]));
+}
+
+#[test]
+fn boxes() {
+    let set_box =
+        |bbox: [f64; 4]| move |_: &Set, c: &mut Value| c["annotations"][0]["bbox"] = json!(bbox);
+    finds("zero_area_box", 1, 0, set_box([5., 5., 0., 4.]));
+    finds("box_out_of_image", 1, 0, set_box([35., 5., 10., 4.]));
+    finds("box_out_of_image", 1, 0, set_box([-0.5, 5., 10., 4.]));
+    finds("box_under2_px", 1, 0, set_box([5., 5., 1.9, 4.]));
+    finds("bad_box", 1, 3, set_box([5., 5., -3., 4.]));
+    finds("bad_box", 1, 3, |_, c| c["annotations"][0]["bbox"] = Value::Null);
+    finds("crowd", 1, 0, |_, c| c["annotations"][0]["iscrowd"] = json!(1));
+    finds("image_without_boxes", 1, 0, |_, c| {
+        c["annotations"].as_array_mut().unwrap().pop();
+    });
+    // The size that counts is the file's where none is declared.
+    finds("box_out_of_image", 1, 0, |_, c| {
+        c["images"][0] = json!({"id": 1, "file_name": "a.png"});
+        c["annotations"][0]["bbox"] = json!([5, 29, 4, 4]);
+    });
+    // Rounding is no finding.
+    let set = spoiled(set_box([35., 5., 5.01, 4.]));
+    assert_eq!(findings(set.root()), (0, vec![]));
+}
+
+#[test]
+fn ids() {
+    finds("duplicate_image_id", 1, 3, |_, c| {
+        let again = c["images"][0].clone();
+        push(c, "images", again);
+    });
+    finds("duplicate_annotation_id", 1, 3, |_, c| c["annotations"][1]["id"] = json!(1));
+    finds("duplicate_category_id", 1, 3, |_, c| {
+        push(c, "categories", json!({"id": 1, "name": "x"}));
+    });
+    finds("unknown_image", 1, 3, |_, c| {
+        push(c, "annotations", annotation(9, 99, 1, [1., 1., 5., 5.]));
+    });
+    finds("unknown_category", 1, 3, |_, c| c["annotations"][0]["category_id"] = json!(2));
+}
+
+#[test]
+fn entries_that_cannot_be_read_do_not_hide_the_others() {
+    finds("broken_entry", 1, 3, |_, c| c["annotations"][0]["bbox"] = json!([1, 2, 3]));
+    finds("broken_entry", 1, 3, |_, c| c["annotations"][0]["id"] = json!("one"));
+    finds("broken_entry", 1, 3, |_, c| c["images"][0]["file_name"] = json!(5));
+    finds("broken_entry", 1, 3, |_, c| c["categories"][0]["name"] = Value::Null);
+    finds("bad_file_name", 1, 3, |_, c| c["images"][0]["file_name"] = json!("../images/a.png"));
+    finds("bad_declared_size", 1, 3, |_, c| c["images"][0]["width"] = json!(-40));
+    let set = spoiled(|_, c| {
+        push(c, "annotations", json!("what?"));
+        push(c, "annotations", annotation(8, 1, 1, [1., 1., 0., 0.]));
+    });
+    let found = vec![json!(["broken_entry", "t", 1]), json!(["zero_area_box", "t", 1])];
+    assert_eq!(findings(set.root()), (3, found));
+}
+
+#[test]
+fn files() {
+    finds("missing_file", 1, 3, |s, _| {
+        std::fs::remove_file(s.root().join("images/a.png")).unwrap();
+    });
+    finds("undecodable_file", 1, 3, |s, _| {
+        s.file("images/a.png", "not a picture");
+    });
+    finds("undecodable_file", 1, 3, |s, _| {
+        std::fs::remove_file(s.root().join("images/a.png")).unwrap();
+        std::fs::create_dir(s.root().join("images/a.png")).unwrap();
+    });
+    finds("size_mismatch", 1, 3, |s, _| s.png("a.png", (30, 41), 10, [0; 4]));
+    // Stored as declared, turned by its EXIF orientation.
+    finds("exif_mismatch", 1, 3, |s, _| s.jpeg("a.png", (30, 40), 10, 6));
+    // The orientation mirrors it: the size can't tell which side the boxes are for.
+    finds("exif_ambiguous", 1, 0, |s, _| s.jpeg("a.png", (30, 40), 10, 3));
+    finds("identical_within_split", 1, 0, |s, c| {
+        std::fs::copy(s.root().join("images/a.png"), s.root().join("images/b.png")).unwrap();
+        c["images"][1] = image(2, "b.png", (30, 40));
+    });
+    // Turned as declared: sound.
+    let set = spoiled(|s, _| s.jpeg("a.png", (40, 30), 10, 6));
+    assert_eq!(findings(set.root()), (0, vec![]));
+}
+
+#[test]
+fn splits_are_compared() {
+    let set = spoiled(|s, _| {
+        std::fs::copy(s.root().join("images/a.png"), s.root().join("images/copy.png")).unwrap();
+        let mut other = annotations(
+            &[image(5, "copy.png", (30, 40))],
+            &[annotation(5, 5, 1, [5., 5., 9., 9.])],
+        );
+        other["categories"][0]["name"] = json!("wolf");
+        s.split("u", &other);
+    });
+    let found =
+        vec![json!(["different_categories", null, 1]), json!(["identical_across_splits", null, 1])];
+    assert_eq!(findings(set.root()), (0, found));
+    let table = String::from_utf8(detect(set.root(), &[]).stdout).unwrap();
+    assert!(table.contains("a.png in t = copy.png in u"), "{table}");
+    assert!(table.contains("category 7 is 'dog' in t and 'wolf' in u"), "{table}");
+}
+
+#[test]
+fn a_file_that_is_no_annotation_file_does_not_hide_the_other_splits() {
+    let set = spoiled(|s, c| {
+        s.file("annotations/broken.json", "{\"images\": [");
+        c["annotations"][0]["bbox"] = json!([5, 5, 0, 0]);
+    });
+    let found =
+        vec![json!(["unreadable_annotations", "broken", 1]), json!(["zero_area_box", "t", 1])];
+    assert_eq!(findings(set.root()), (3, found));
+}
+
+#[test]
+fn a_missing_image_folder_is_told_once_beside_its_files() {
+    let set = spoiled(|s, _| std::fs::remove_dir_all(s.root().join("images")).unwrap());
+    let found = vec![json!(["missing_image_folder", "t", 1]), json!(["missing_file", "t", 2])];
+    assert_eq!(findings(set.root()), (3, found));
+}
+
+#[test]
+fn a_folder_without_a_data_set_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for root in [dir.path().to_owned(), dir.path().join("nowhere")] {
+        let output = detect(&root, &["--json"]);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(output.stdout.is_empty());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("annotations/SPLIT.json"), "{message}");
+    }
+}
+
+#[test]
+fn real_sets_have_what_their_descriptions_say() {
+    let Some(shared) = test_data() else { return };
+    let data = |name: &str| findings(&shared.join("data").join(name));
+    assert_eq!(data("microcontrollers"), (0, vec![]));
+    // A two-image split keeps the two zero-area boxes; its images are in train and val too.
+    let bccd = vec![
+        json!(["zero_area_box", "unclean_zero_area_boxes", 2]),
+        json!(["identical_across_splits", null, 2]),
+    ];
+    assert_eq!(data("bccd"), (0, bccd));
+    let coco = vec![
+        json!(["box_under2_px", "train", 2]),
+        json!(["image_without_boxes", "train", 1]),
+        json!(["image_without_boxes", "val", 2]),
+        json!(["crowd", "train", 9]),
+        json!(["crowd", "val", 1]),
+    ];
+    assert_eq!(data("coco_free"), (0, coco));
+}
