@@ -202,8 +202,8 @@ fn a_folder_without_a_data_set_is_an_error() {
 
 #[test]
 fn real_sets_have_what_their_descriptions_say() {
-    let Some(shared) = test_data() else { return };
-    let data = |name: &str| findings(&shared.join("data").join(name));
+    let Some(material) = test_data() else { return };
+    let data = |name: &str| findings(&material.join("data").join(name));
     assert_eq!(data("microcontrollers"), (0, vec![]));
     // A two-image split keeps the two zero-area boxes; its images are in train and val too.
     let bccd = vec![

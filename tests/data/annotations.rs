@@ -229,8 +229,8 @@ fn test_dev_needs_no_truth() {
 
 #[test]
 fn real_coco_annotations_are_read_whole() {
-    let Some(shared) = test_data() else { return };
-    let data = Dataset::open(&shared.join("data/coco_free"), "train").unwrap();
+    let Some(material) = test_data() else { return };
+    let data = Dataset::open(&material.join("data/coco_free"), "train").unwrap();
     let count = |f: &dyn Fn(&detect::data::coco::Annotation) -> bool| -> usize {
         data.images.iter().flat_map(|i| &i.annotations).filter(|a| f(a)).count()
     };

@@ -236,8 +236,8 @@ fn a_loader_that_is_dropped_early_ends() {
 
 #[test]
 fn a_real_set_is_served_whole() {
-    let Some(shared) = test_data() else { return };
-    let data = Arc::new(Dataset::open(&shared.join("data/bccd"), "val").unwrap());
+    let Some(material) = test_data() else { return };
+    let data = Arc::new(Dataset::open(&material.join("data/bccd"), "val").unwrap());
     let recipe = Config::recipe("peer_c4", &[]).unwrap();
     let steps = data.images.len().div_ceil(recipe.train.batch);
     let loader = TrainLoader::start(Arc::clone(&data), &recipe.train, &recipe.input, 0, steps);
