@@ -104,12 +104,6 @@ pub struct TrainArgs {
     /// Data set folder [default: $DETECT_DATA, else data/coco]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Split to learn from
-    #[arg(long, default_value = "train", value_name = "NAME")]
-    pub split: String,
-    /// Split to evaluate on during training
-    #[arg(long, default_value = "val", value_name = "NAME")]
-    pub val_split: String,
     /// Backbone, such as nasnet-a-6@4032
     #[arg(long, value_name = "NAME")]
     pub backbone: Option<String>,

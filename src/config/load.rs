@@ -86,7 +86,7 @@ impl Override {
     }
 
     fn apply(&self, table: &mut toml::Table) -> Result<(), ConfigError> {
-        let text = || format!("{}={}", self.key, self.value);
+        let text = || self.to_string();
         let mut at = table;
         let mut parts = self.key.split('.').peekable();
         while let Some(part) = parts.next() {
@@ -106,7 +106,18 @@ impl Override {
     }
 }
 
+impl std::fmt::Display for Override {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
+    }
+}
+
 impl Config {
+    /// The recipe as text.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("plain structs become TOML")
+    }
+
     /// Reads a recipe file and applies `overrides` in order.
     pub fn from_file(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path)

@@ -16,7 +16,7 @@ pub use detector::{
 };
 pub use load::{ConfigError, Override};
 pub use recipes::{RECIPES, recipe_for};
-pub use train::{Augment, Ema, Loader, Schedule, Train};
+pub use train::{Augment, Data, Ema, Loader, Schedule, Train};
 
 /// A whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub roi: Roi,
     /// From image to network input.
     pub input: Input,
+    /// Which splits of the data set.
+    pub data: Data,
     /// Training.
     pub train: Train,
 }

@@ -1,6 +1,16 @@
-//! The section that says how the network learns.
+//! The sections that say what the network learns from, and how.
 
 use serde::{Deserialize, Serialize};
+
+/// Which splits of the data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Learned from.
+    pub train: String,
+    /// Evaluated on during training.
+    pub val: String,
+}
 
 /// Training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +44,9 @@ pub struct Train {
     pub augment: Augment,
     /// Reading images.
     pub loader: Loader,
+    /// Whether the kept model stores its large tensors in half precision. Figures are then those of the
+    /// stored file.
+    pub half_precision_model: bool,
     /// Epochs between two evaluations; 0 evaluates at the end alone.
     pub eval_every: usize,
     /// Steps between two checkpoints; the end always has one.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::layout::{self, Layout, MINIVAL, MINIVAL_IDS, TRAINVAL_MINUS_MINIVAL};
@@ -56,7 +56,7 @@ pub enum DataError {
 }
 
 /// A kind of object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Category {
     /// Its number in files.
     pub id: i64,

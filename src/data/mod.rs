@@ -8,3 +8,5 @@ pub mod layout;
 pub mod loader;
 mod raw;
 mod turns;
+
+pub use coco::{Annotation, Category, Dataset, ImageRecord};

@@ -4,7 +4,7 @@
 //! category that is not listed) may lack fields here too, so such a problem is noted with the entry
 //! and becomes an error only where the entry counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,14 @@ impl GroundTruth {
     /// Ids of the images that are scored: distinct, ascending.
     pub fn image_ids(&self) -> &[i64] {
         &self.images
+    }
+
+    /// The same truth for those of `ids` that it has: what a split that is a part of a file scores.
+    #[must_use]
+    pub fn restricted_to(mut self, ids: &[i64]) -> Self {
+        let wanted: HashSet<i64> = ids.iter().copied().collect();
+        self.images.retain(|id| wanted.contains(id));
+        self
     }
 
     /// Categories that are scored, by ascending id.

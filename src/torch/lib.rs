@@ -3,11 +3,16 @@
 //! # Layers
 //! A module uses only modules to its left, and all of the library `detect`:
 //!
-//! `nn -> backbone -> detector -> weights -> predict -> evaluate -> train -> verbs`
+//! `device, nn -> backbone -> detector -> weights -> predict -> evaluate -> train -> verbs`
 //!
 //! The legend of letters and words is that of [`detect`].
 
 pub mod backbone;
 pub mod detector;
+pub mod device;
+pub mod evaluate;
 pub mod nn;
+pub mod predict;
+pub mod train;
+pub mod verbs;
 pub mod weights;

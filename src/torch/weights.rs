@@ -62,7 +62,16 @@ pub fn load(
     prefix: &str,
     path: &Path,
 ) -> Result<(), WeightsError> {
-    let variables = named_variables(store);
+    load_into(named_variables(store), contents, prefix, path)
+}
+
+/// [`load`] for any tensors by name.
+pub fn load_into(
+    variables: BTreeMap<String, Tensor>,
+    contents: &Contents,
+    prefix: &str,
+    path: &Path,
+) -> Result<(), WeightsError> {
     let stored: BTreeMap<&str, &StoredTensor> = (contents.tensors.iter())
         .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
         .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
@@ -92,4 +101,14 @@ pub fn load(
         }
     });
     Ok(())
+}
+
+/// Stores every tensor of two or more dimensions in half precision. Batch norm and biases, which are
+/// small and may lie outside its range, stay as they are.
+pub fn halve(contents: &mut Contents) {
+    for tensor in contents.tensors.values_mut() {
+        if tensor.element == Element::F32 && tensor.shape.len() > 1 {
+            *tensor = to_stored(&from_stored(tensor).to_kind(Kind::Half));
+        }
+    }
 }

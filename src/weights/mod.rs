@@ -1,5 +1,8 @@
 //! Files that hold weights, without a tensor library.
 
 pub mod file;
+pub mod model;
+pub mod shipped;
 
 pub use file::{Contents, Element, StoredTensor, WeightsError};
+pub use model::ModelInfo;

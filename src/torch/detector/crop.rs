@@ -1,8 +1,9 @@
 //! RoIAlign (He et al. 2017) without a kernel of its own.
 //!
-//! Bilinear sampling and averaging are separable: a region's crop is `Y F X^T` with one interpolation
-//! matrix along each axis. As matrix products it runs on every device, and its backward pass, again
-//! matrix products, is deterministic.
+//! A bin is a weighted sum of map cells: the mean of its samples, each the bilinear mix of four cells.
+//! libtorch has that sum as `embedding_bag`, on every device and with a deterministic backward pass, and
+//! on a CPU several times faster than torchvision's kernel. The weights along the two axes are
+//! separable, so the cells of a bin are the products of a few rows and a few columns.
 
 use detect::geometry::Size;
 use tch::{Kind, Tensor};
@@ -12,11 +13,11 @@ use crate::nn::nchw;
 /// How regions are cut out of a map.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RoiAlign {
-    /// Side of a crop in bins.
-    pub bins: i64,
+    /// Height and width of a crop in bins.
+    pub bins: [i64; 2],
     /// Map cells for each pixel of the boxes, such as 1/16.
     pub scale: f64,
-    /// Samples along each side of a bin; 0 takes `ceil(region side / bins)`.
+    /// Samples along each side of a bin; 0 or less takes as many as the bin has cells, rounded up.
     pub sampling_ratio: i64,
     /// Whether pixel centres lie at half coordinates (`aligned = True` of torchvision). Without it
     /// regions are at least one cell wide and high.
@@ -35,64 +36,95 @@ impl RoiAlign {
     pub fn crops(&self, map: &Tensor, regions: &[Tensor]) -> Tensor {
         let [n, channels, height, width] = nchw(map);
         assert_eq!(n as usize, regions.len(), "one list of regions an image");
-        let bins = self.bins;
-        let crops: Vec<Tensor> = regions
-            .iter()
-            .enumerate()
-            .map(|(image, boxes)| {
-                let r = boxes.size()[0];
-                let plane = map.select(0, image as i64).permute([1, 2, 0]); // [H, W, C]
-                let rows = self.interpolation(boxes, 1, height).to_kind(map.kind()); // [R, bins, H]
-                let columns = self.interpolation(boxes, 0, width).to_kind(map.kind()); // [R, bins, W]
-                let tall = rows
-                    .reshape([r * bins, height])
-                    .mm(&plane.reshape([height, width * channels])) // [R bins, W C]
-                    .reshape([r, bins, width, channels]);
-                columns.unsqueeze(1).matmul(&tall) // [R, bins, bins, C]
-            })
-            .collect();
-        Tensor::cat(&crops, 0).permute([0, 3, 1, 2]) // [R, C, bins, bins]
+        let [bins_y, bins_x] = self.bins;
+        let (rows, columns, first) = tch::no_grad(|| {
+            let boxes = Tensor::cat(regions, 0);
+            let of_image = |(i, r): (usize, &Tensor)| r.select(1, 0).full_like(i as f64);
+            let images: Vec<Tensor> = regions.iter().enumerate().map(of_image).collect();
+            let first = Tensor::cat(&images, 0).to_kind(Kind::Int64) * (height * width); // [R]
+            (self.axis(&boxes, 1, bins_y, height), self.axis(&boxes, 0, bins_x, width), first)
+        });
+        let count = first.size()[0];
+        if count == 0 {
+            return map.new_zeros([0, channels, bins_y, bins_x], (map.kind(), map.device()));
+        }
+        // Every pair of a row and a column of a bin: [R, bins_y, bins_x, rows, columns].
+        let outer = |rows: &Tensor, columns: &Tensor| {
+            (rows.unsqueeze(2).unsqueeze(4), columns.unsqueeze(1).unsqueeze(3))
+        };
+        let (y, x) = outer(&rows.cells, &columns.cells);
+        let cells = first.reshape([-1, 1, 1, 1, 1]) + y * width + x;
+        let (y, x) = outer(&rows.weights, &columns.weights);
+        let weights = (y * x).to_kind(map.kind());
+        let entries = cells.size()[3] * cells.size()[4];
+        let bags = count * bins_y * bins_x;
+        let starts = Tensor::arange(bags, (Kind::Int64, map.device())) * entries;
+        let table = map.permute([0, 2, 3, 1]).reshape([-1, channels]); // [N H W, C]
+        const SUM: i64 = 0;
+        let (crops, ..) = Tensor::embedding_bag(
+            &table,
+            &cells.reshape([-1]),
+            &starts,
+            false,
+            SUM,
+            false,
+            Some(weights.reshape([-1])),
+            false,
+        );
+        crops.reshape([count, bins_y, bins_x, channels]).permute([0, 3, 1, 2])
     }
 
-    /// Weights of the `cells` along an axis (0 is x) for each bin of each region: the mean over the
-    /// bin's samples of their bilinear weights.
-    ///
-    /// # Shapes
-    /// `[R, 4]` to `[R, bins, cells]` f32.
-    fn interpolation(&self, boxes: &Tensor, axis: i64, cells: i64) -> Tensor {
+    /// The cells along an axis (0 is x) that each of its `bins` mixes, and their weights.
+    fn axis(&self, boxes: &Tensor, axis: i64, bins: i64, cells: i64) -> Mix {
         let options = (Kind::Float, boxes.device());
         let offset = if self.aligned { 0.5 } else { 0. };
         let edge = |from: i64| boxes.select(1, axis + from) * self.scale - offset; // [R]
         let (start, end) = (edge(0), edge(2));
         let length = &end - &start;
         let length = if self.aligned { length } else { length.clamp_min(1.) };
-        let bin = &length / self.bins as f64; // [R]
-        let (most, samples) = self.samples(&length);
+        let bin = &length / bins as f64; // [R]
+        let (most, samples) = self.samples(&bin);
         // Sample `s` of bin `b` lies at start + b * bin + (s + 1/2) * bin / samples.
-        let bins = Tensor::arange(self.bins, options).reshape([1, -1, 1]);
-        let index = Tensor::arange(most, options).reshape([1, 1, -1]); // [1, 1, S]
         let column = |xs: &Tensor| xs.reshape([-1, 1, 1]);
+        let bin_index = Tensor::arange(bins, options).reshape([1, -1, 1]);
+        let index = Tensor::arange(most, options).reshape([1, 1, -1]); // [1, 1, S]
         let count = column(&samples);
-        let at = column(&start) + bins * column(&bin) + (&index + 0.5) * column(&bin) / &count; // [R, bins, S]
-        // Outside by more than one cell a sample counts as 0, but stays in the divisor.
-        let inside = at.ge(-1.).logical_and(&at.le(cells as f64)).logical_and(&index.lt_tensor(&count));
-        let at = at.clamp(0., (cells - 1) as f64).unsqueeze(3); // [R, bins, S, 1]
-        let cell = Tensor::arange(cells, options);
-        let weights: Tensor = 1. - (at - cell).abs();
-        let weights = weights.clamp_min(0.); // [R, bins, S, cells]
-        let weights = weights * inside.unsqueeze(3).to_kind(Kind::Float);
-        weights.sum_dim_intlist([2].as_slice(), false, Kind::Float) / count.clamp_min(1.)
+        let at = column(&start)
+            + bin_index * column(&bin)
+            + (&index + 0.5) * column(&bin) / count.clamp_min(1.); // [R, bins, S]
+        // A sample more than one cell outside counts as 0, but stays in the divisor.
+        let inside =
+            at.ge(-1.).logical_and(&at.le(cells as f64)).logical_and(&index.lt_tensor(&count));
+        let last = (cells - 1) as f64;
+        let at = at.clamp(0., last);
+        let low = at.floor();
+        let upper: Tensor = &at - &low;
+        let share = inside.to_kind(Kind::Float) / count.clamp_min(1.); // [R, bins, S]
+        let mix = |low: &Tensor, high: &Tensor| Tensor::stack(&[low, high], 3).flatten(2, 3);
+        let lower: Tensor = 1. - &upper;
+        Mix {
+            cells: mix(&low, &(&low + 1.).clamp_max(last)).to_kind(Kind::Int64),
+            weights: mix(&(lower * &share), &(upper * &share)),
+        }
     }
 
-    /// The largest number of samples of any region, and each region's: `[R]`.
-    fn samples(&self, length: &Tensor) -> (i64, Tensor) {
+    /// The largest number of samples along a bin of any region, and each region's, from the bins'
+    /// sides in cells `[R]`.
+    fn samples(&self, bin: &Tensor) -> (i64, Tensor) {
         if self.sampling_ratio > 0 {
-            return (self.sampling_ratio, length.full_like(self.sampling_ratio as f64));
+            return (self.sampling_ratio, bin.full_like(self.sampling_ratio as f64));
         }
-        let samples = (length / self.bins as f64).ceil();
+        let samples = bin.ceil();
         let most = if samples.numel() == 0 { 1. } else { samples.max().double_value(&[]) };
         ((most as i64).max(1), samples)
     }
+}
+
+/// For each bin along one axis of each region the cells that it mixes and how much of each:
+/// `[R, bins, entries]`.
+struct Mix {
+    cells: Tensor,
+    weights: Tensor,
 }
 
 /// The scale that torchvision infers for a map: the power of two nearest to map cells per pixel of the

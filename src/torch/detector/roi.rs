@@ -80,7 +80,7 @@ impl RoiHead {
         };
         Self {
             crop: RoiAlign {
-                bins,
+                bins: [bins, bins],
                 scale: 1. / spec.stride as f64,
                 sampling_ratio: detector.sampling_ratio as i64,
                 aligned: false,

@@ -1,0 +1,65 @@
+//! A trained detector, ready for images.
+
+use std::path::Path;
+
+use detect::data::loader::Batch;
+use detect::geometry::{Detection, Size};
+use detect::weights::{Contents, ModelInfo, WeightsError};
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+use crate::backbone::NasNet;
+use crate::detector::{FasterRcnn, Images, post};
+use crate::weights;
+
+/// A detector with its weights and what its file says of it.
+#[derive(Debug)]
+pub struct Model {
+    /// Configuration and categories.
+    pub info: ModelInfo,
+    network: FasterRcnn<NasNet>,
+    store: VarStore,
+}
+
+impl Model {
+    /// Reads a model file.
+    pub fn read(path: &Path, device: Device) -> Result<Self, WeightsError> {
+        let contents = Contents::read(path)?;
+        let info = ModelInfo::read_from(&contents, path)?;
+        let store = VarStore::new(device);
+        let network = FasterRcnn::new(&store.root(), &info.config, info.categories.len());
+        weights::load(&store, &contents, "", path)?;
+        Ok(Self { info, network, store })
+    }
+
+    /// The network.
+    pub fn network(&self) -> &FasterRcnn<NasNet> {
+        &self.network
+    }
+
+    /// The detections of each image in *original* pixels, best score first.
+    pub fn detect(&self, batch: &Batch) -> Vec<Vec<Detection>> {
+        detect(&self.network, batch, self.store.device())
+    }
+}
+
+/// A batch of the loader on `device`.
+pub fn images(batch: &Batch, device: Device) -> Images {
+    let Size { height, width } = batch.padded;
+    let shape = [batch.samples.len() as i64, height as i64, width as i64, 3];
+    // The loader's layout is that of channels-last tensors: nothing is moved.
+    let pixels = Tensor::from_slice(&batch.pixels).reshape(shape).permute([0, 3, 1, 2]);
+    Images {
+        pixels: pixels.to_device(device),
+        sizes: batch.samples.iter().map(|sample| sample.resized).collect(),
+    }
+}
+
+/// What `network` finds in a batch, in original pixels.
+pub fn detect(network: &FasterRcnn<NasNet>, batch: &Batch, device: Device) -> Vec<Vec<Detection>> {
+    let mut found = network.detect(&images(batch, device));
+    for (detections, sample) in found.iter_mut().zip(&batch.samples) {
+        post::to_original(detections, sample.resized, sample.original);
+    }
+    found
+}

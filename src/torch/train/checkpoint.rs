@@ -1,0 +1,122 @@
+//! Checkpoints: all that is needed to go on as if nothing had happened.
+//!
+//! A `.safetensors` with `model.*`, `ema.*` and `optim.*`; step, configuration and a SHA-256 of the
+//! tensors in its metadata. The one before it is kept as `prev`, and used where `last` is damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use detect::config::Config;
+use detect::data::Category;
+use detect::weights::{Contents, WeightsError};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The newest checkpoint of a run folder.
+pub const LAST: &str = "last.safetensors";
+/// The one before it.
+pub const PREVIOUS: &str = "prev.safetensors";
+/// The best model so far: a model file.
+pub const BEST: &str = "best.safetensors";
+
+const FORMAT: &str = "detect-checkpoint";
+
+/// Why a run can't be continued.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// Neither checkpoint can be used.
+    #[error("{run} holds no usable checkpoint: {last}; {previous}")]
+    None {
+        /// The run folder.
+        run: PathBuf,
+        /// What is wrong with `last`.
+        last: String,
+        /// What is wrong with `prev`.
+        previous: String,
+    },
+    /// It can't be written or moved.
+    #[error("cannot save the checkpoint {path}")]
+    Save {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps that are done.
+    pub step: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// The best AP so far and its step.
+    pub best: Option<(f64, usize)>,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// What the run was started with.
+    pub config: Config,
+    /// Class `k` is `categories[k]`.
+    pub categories: Vec<Category>,
+    /// The data set's folder.
+    pub data: PathBuf,
+}
+
+/// Writes `contents` as the newest checkpoint of `run`; what was the newest becomes `prev`.
+pub fn save(run: &Path, mut contents: Contents, state: &State) -> Result<(), CheckpointError> {
+    let (last, previous) = (run.join(LAST), run.join(PREVIOUS));
+    let json = serde_json::to_string(state).expect("plain structs become JSON");
+    contents.metadata.insert("format".into(), FORMAT.into());
+    contents.metadata.insert("state".into(), json);
+    contents.metadata.insert("sha256".into(), contents.sha256());
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Save {
+        path: last.clone(),
+        source,
+    };
+    // First the new file whole, under another name: a kill at any point leaves one that can be read.
+    let next = run.join("next.safetensors.part");
+    contents.write(&next).map_err(|e| failed(e.into()))?;
+    if last.exists() {
+        fs::rename(&last, &previous).map_err(|e| failed(e.into()))?;
+    }
+    fs::rename(&next, &last).map_err(|e| failed(e.into()))?;
+    fs::File::open(run).and_then(|folder| folder.sync_all()).map_err(|e| failed(e.into()))
+}
+
+/// Reads the newest checkpoint of `run` that is whole, and says which file it was.
+pub fn load(run: &Path) -> Result<(Contents, State, PathBuf), CheckpointError> {
+    let last = run.join(LAST);
+    let damage = match read(&last) {
+        Ok((contents, state)) => return Ok((contents, state, last)),
+        Err(reason) => reason,
+    };
+    let previous = run.join(PREVIOUS);
+    match read(&previous) {
+        Ok((contents, state)) => {
+            tracing::warn!("{damage}; going on from {}", previous.display());
+            Ok((contents, state, previous))
+        }
+        Err(reason) => {
+            Err(CheckpointError::None { run: run.into(), last: damage, previous: reason })
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<(Contents, State), String> {
+    let contents = Contents::read(path).map_err(|error| match &error {
+        WeightsError::Read { source, .. } => format!("{error}: {source}"),
+        _ => error.to_string(),
+    })?;
+    let get = |key: &str| contents.metadata.get(key).map(String::as_str).unwrap_or_default();
+    if get("format") != FORMAT {
+        return Err(format!("{} is not a checkpoint of a training run", path.display()));
+    }
+    if get("sha256") != contents.sha256() {
+        return Err(format!("{} is damaged: its checksum is wrong", path.display()));
+    }
+    let state = serde_json::from_str(get("state"))
+        .map_err(|e| format!("{} has a state that can't be read: {e}", path.display()))?;
+    Ok((contents, state))
+}

@@ -1,0 +1,117 @@
+//! `detect eval --split NAME`: a model over a split.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use detect::cli::EvalArgs;
+use detect::config::Loader;
+use detect::data::{Dataset, coco};
+use detect::eval::report;
+use detect::fail;
+use detect::failure::{Exit, OrExit as _};
+use detect::weights::model;
+use serde_json::json;
+
+use crate::predict::Model;
+use crate::train::log;
+use crate::{device, evaluate};
+
+pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
+    let Some(split) = &args.split else {
+        return fail!(Exit::Usage, "which split? For example: detect eval --split val");
+    };
+    let device = device::choose(&args.run_on)?;
+    let root = args.data.clone().unwrap_or_else(coco::default_root);
+    let dataset = Arc::new(Dataset::open(&root, split).or_exit(Exit::Data)?);
+    let path = model::resolve(args.weights.as_deref()).or_exit(Exit::Weights)?;
+    let model = Model::read(&path, device).or_exit(Exit::Weights)?;
+    check_categories(&model, &dataset)?;
+    tracing::info!(
+        "{} on {} images of '{split}'; detections with a score above {}",
+        path.display(),
+        dataset.images.len(),
+        model.info.config.roi.score_floor
+    );
+    let reading = evaluate::Reading {
+        input: &model.info.config.input,
+        batch: args.batch.into(),
+        loader: &Loader { threads: 1, prefetch: 4 },
+    };
+    let bar = log::bar(dataset.images.len(), 0, "images");
+    let run = evaluate::run(
+        model.network(),
+        &model.info.categories,
+        &dataset,
+        reading,
+        device,
+        |n| bar.inc(n as u64),
+    );
+    bar.finish_and_clear();
+    for error in &run.failed {
+        tracing::error!("{error}; it counts as an image without detections");
+    }
+    if let Some(out) = &args.out {
+        let file = out.join("detections.json");
+        let failed = || format!("cannot write {}", file.display());
+        std::fs::create_dir_all(out).with_context(failed).or_exit(Exit::Output)?;
+        let json = serde_json::to_vec(&run.results).expect("plain structs become JSON");
+        let beside = out.join("detections.json.part");
+        std::fs::write(&beside, json).with_context(failed).or_exit(Exit::Output)?;
+        std::fs::rename(&beside, &file).with_context(failed).or_exit(Exit::Output)?;
+    }
+    let evaluation = evaluate::score(&dataset, run.results)?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let mut value = report::json(&evaluation);
+        value["split"] = json!(split);
+        value["image_ids_sha256"] = json!(dataset.image_ids_sha256());
+        value["weights"] = json!(path.display().to_string());
+        value["score_floor"] = json!(model.info.config.roi.score_floor);
+        value["failed_images"] = json!(run.failed.len());
+        writeln!(out, "{value:#}")?;
+    } else {
+        write!(out, "{}", report::table(&evaluation))?;
+        writeln!(
+            out,
+            "\n{} images of '{split}' (ids {}), {} detections",
+            evaluation.images,
+            &dataset.image_ids_sha256()[..12],
+            evaluation.detections
+        )?;
+    }
+    Ok(if run.failed.is_empty() { Exit::Done } else { Exit::SomeInputsFailed })
+}
+
+/// A model none of whose categories is in the data scores 0 for a reason that should be said.
+fn check_categories(model: &Model, dataset: &Dataset) -> anyhow::Result<()> {
+    let known = |id: i64| dataset.categories.iter().find(|c| c.id == id);
+    let names = |categories: &[coco::Category]| {
+        let names: Vec<String> =
+            categories.iter().take(12).map(|c| format!("{} {}", c.id, c.name)).collect();
+        names.join(", ")
+    };
+    let shared = model.info.categories.iter().filter_map(|c| Some((c, known(c.id)?)));
+    let mut any = false;
+    for (of_model, of_data) in shared {
+        any |= of_model.name == of_data.name;
+        if of_model.name != of_data.name {
+            tracing::warn!(
+                "category {} is '{}' in the model and '{}' in the data",
+                of_model.id,
+                of_model.name,
+                of_data.name
+            );
+        }
+    }
+    if any {
+        return Ok(());
+    }
+    fail!(
+        Exit::Usage,
+        "the model knows none of the categories of this data set.\n  model: {}\n  data:  {}\nTrain a model on this data (detect train --data {}), or choose another with --weights",
+        names(&model.info.categories),
+        names(&dataset.categories),
+        dataset.root.display()
+    )
+}
