@@ -1,14 +1,16 @@
 //! COCO's box metric: results and annotations in, average precision and recall out.
 //!
-//! `json` scans the files, `read` makes [`GroundTruth`] and [`Results`] of them, `matching` pairs
-//! detections with truths image by image, `coco` turns the pairs into curves and the twelve numbers,
-//! `report` prints them.
+//! `json` scans the files, `read` makes [`GroundTruth`] and [`Results`] of them (`fields` knows their
+//! pieces), `matching` pairs detections with truths image by image, `curves` turns the pairs into
+//! precision and recall, `coco` puts it all together, `report` words it.
 //!
 //! The numbers are those of pycocotools (`COCOeval` with its default parameters for boxes, on x86-64)
 //! bit for bit, its oddities included; where it raises, so do we, with the place named.
 
 pub mod coco;
+mod curves;
 mod error;
+mod fields;
 mod json;
 mod matching;
 pub mod read;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::coco::{CategoryScore, Evaluation, MAX_DETECTIONS, STAT_NAMES};
+use super::coco::{CategoryScore, Evaluation, STAT_NAMES};
+use super::curves::MAX_DETECTIONS;
 use super::matching::AREA_NAMES;
 
 /// The twelve lines that pycocotools prints, character for character, each with its line end.
