@@ -1,0 +1,31 @@
+# `make demo` and `make test` do everything they need by themselves, from a fresh clone on.
+.DEFAULT_GOAL := build
+.PHONY: build demo test setup clean help
+
+BIN := $(or $(CARGO_TARGET_DIR),target)/release
+# What the demo shows: the sample photographs, and the first images of the validation split.
+SAMPLES = $(wildcard data/samples/*.jpg data/samples/*.png) $(wordlist 1,6,$(sort $(wildcard data/scenes/val/*.jpg data/scenes/val/*.png)))
+
+build: setup ## Build both programs into target/release (the default)
+	cargo build --release --workspace
+
+demo: build ## Detect objects in the sample images, then score the shipped model
+	@rm -rf runs/demo
+	$(BIN)/detect $(SAMPLES) --out runs/demo
+	$(BIN)/detect eval --data data/scenes --split val
+	@echo "annotated pictures:"
+	@find runs/demo -type f | sort
+
+test: setup ## Check the formatting, lints and docs, and run all tests
+	@tools/test.sh
+
+setup: ## Check the prerequisites; find or fetch libtorch (CUDA=1: with its CUDA half, 4 GB)
+	@tools/setup/check.sh
+	@python3 tools/setup/libtorch.py
+
+clean: ## Remove what was built; libtorch stays in the cache folder for other clones
+	cargo clean
+	rm -rf runs/demo
+
+help: ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '%-8s %s\n' "$$target" "$$text"; done
