@@ -28,6 +28,7 @@
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod draw;
 pub mod eval;
 pub mod failure;
 pub mod geometry;

@@ -14,6 +14,7 @@ use image::{DynamicImage, ImageFormat};
 use safetensors::SafeTensors;
 
 /// The larger test material, or `None` after saying that the test is skipped.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn test_data() -> Option<PathBuf> {
     let folder = std::env::var_os("DETECT_TEST_DATA").map(PathBuf::from);
     if folder.is_none() {
@@ -292,6 +293,19 @@ fn a_cut_file_never_gives_a_picture_that_was_not_there() {
 }
 
 #[test]
+fn a_cut_jpeg_is_not_mended_by_an_end_marker() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("closed");
+    let whole = encoded(Size::new(64, 64)).remove("Jpeg").expect("it is encoded");
+    for percent in [50, 70, 90, 98] {
+        let mut bytes = whole[..whole.len() * percent / 100].to_vec();
+        bytes.extend([0xff, 0xd9]);
+        let error = through(&path, &bytes).expect_err("a part of the picture is missing");
+        assert!(error.to_string().contains("% of the picture"), "{error}");
+    }
+}
+
+#[test]
 fn files_of_other_encoders_are_cut_too() {
     let Some(data) = test_data().map(|d| d.join("data/badfiles")) else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -373,8 +387,7 @@ fn the_limit_counts_pixels_in_the_header() {
     let error = through(&path, format!("P5\n{w} {h}\n255\n").as_bytes()).expect_err("refused");
     assert_eq!(variant(&error), "TooLarge", "{error}");
     // Fewer pixels, but of 8 bytes each.
-    let bytes =
-        format!("P7\nWIDTH 9000\nHEIGHT 9000\nDEPTH 4\nMAXVAL 65535\nTUPLTYPE RGB_ALPHA\nENDHDR\n");
+    let bytes = "P7\nWIDTH 9000\nHEIGHT 9000\nDEPTH 4\nMAXVAL 65535\nTUPLTYPE RGB_ALPHA\nENDHDR\n";
     let error = through(&path, bytes.as_bytes()).expect_err("refused");
     assert_eq!(variant(&error), "TooLarge", "{error}");
 }

@@ -168,22 +168,23 @@ fn check_limits(size: Size, bytes_a_pixel: u64) -> Result<(), Fail> {
 
 fn read_header(file: &mut BufReader<File>, format: Format) -> Result<Header, Fail> {
     let fail = |e| Fail::from_image(e, format, None);
-    match format {
-        Format::Jpeg => jpeg::header(file),
-        Format::Png => png::header(file),
+    let header = match format {
+        Format::Jpeg => return jpeg::header(file),
+        Format::Png => return png::header(file),
         Format::WebP => header_of(webp::WebPDecoder::new(file).map_err(fail)?, format),
         Format::Bmp => header_of(bmp::BmpDecoder::new(file).map_err(fail)?, format),
         Format::Gif => header_of(gif::GifDecoder::new(file).map_err(fail)?, format),
         Format::Tiff => header_of(tiff::TiffDecoder::new(file).map_err(fail)?, format),
         Format::Pnm => header_of(pnm::PnmDecoder::new(file).map_err(fail)?, format),
-    }
+    };
+    Ok(header)
 }
 
-fn header_of(mut decoder: impl ImageDecoder, format: Format) -> Result<Header, Fail> {
+fn header_of(mut decoder: impl ImageDecoder, format: Format) -> Header {
     let (width, height) = decoder.dimensions();
     // What can't be read asks for nothing.
     let orientation = decoder.orientation().map_or(1, Orientation::to_exif);
-    Ok(Header { size: Size::new(height as usize, width as usize), orientation, format })
+    Header { size: Size::new(height as usize, width as usize), orientation, format }
 }
 
 /// Samples, their layout, and a warning.
@@ -270,8 +271,10 @@ fn read_jpeg(file: BufReader<File>, size: Size) -> Result<Samples, Fail> {
     // Far more than the largest picture needs: if a file is longer, something else follows it.
     file.take(MAX_DECODED_BYTES / 4).read_to_end(&mut data)?;
     let survey = jpeg::survey(&data)?;
-    // Coefficients of 16 bit in up to four planes.
-    check_limits(size, if survey.buffered { 3 + 3 * 2 } else { 3 })?;
+    let pixels = (size.height * size.width) as u64;
+    if survey.buffered + 3 * pixels > MAX_DECODED_BYTES {
+        return Err(Fail::TooLarge(size));
+    }
     // Only the picture itself, always with an end, so that the decoder has nothing to guess.
     data.truncate(survey.end);
     data.extend([0xff, 0xd9]);

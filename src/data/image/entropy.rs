@@ -55,6 +55,11 @@ impl Component {
         Self { id, sampling, blocks, mcus, stride, low_bit: [UNREAD; 64], nonzero: vec![0; all] }
     }
 
+    /// How many coefficients it has, with those that only fill up MCUs.
+    pub(super) fn coefficients(&self) -> u64 {
+        (self.stride * self.mcus.1 * self.sampling.1) as u64 * 64
+    }
+
     /// Whether anything of it was read.
     pub(super) fn is_begun(&self) -> bool {
         self.low_bit[0] != UNREAD
@@ -201,7 +206,7 @@ impl<'a> Bits<'a> {
             match self.data.get(self.at..self.at + 2) {
                 None => return Err(Fault::End),
                 Some([0xff, 0xd0..=0xd7]) => break,
-                Some([0xff, 0x00 | 0xff]) | Some([..=0xfe, _]) => self.at += 1,
+                Some([0xff, 0x00 | 0xff] | [..=0xfe, _]) => self.at += 1,
                 Some(other) => return Err(Fault::Marker(other[1])),
             }
         }

@@ -17,6 +17,10 @@ use crate::geometry::Size;
 /// An APP1 segment begins so where it holds EXIF.
 const EXIF: &[u8] = b"Exif\0\0";
 
+/// A scan can be a few bytes that touch every block: a file of very many of them would take hours.
+/// Encoders write about ten.
+const MAX_SCANS: usize = 100;
+
 /// Reads size and orientation, up to the first scan.
 pub(super) fn header(reader: &mut (impl BufRead + Seek)) -> Result<Header, Fail> {
     let mut orientation = 1;
@@ -99,8 +103,8 @@ pub(super) struct Survey {
     pub(super) end: usize,
     /// Whether the end marker stands there.
     pub(super) end_marker: bool,
-    /// Whether a decoder has to keep all coefficients until the end.
-    pub(super) buffered: bool,
+    /// Bytes of coefficients that a decoder has to keep until the end.
+    pub(super) buffered: u64,
 }
 
 /// Walks through all scans of a JPEG in memory.
@@ -169,6 +173,7 @@ struct Walk<'a> {
     ac: [Option<Huffman>; 4],
     restart: usize,
     scans: usize,
+    /// Whether pixels can only be made when all scans were read.
     buffered: bool,
 }
 
@@ -246,6 +251,9 @@ impl Walk<'_> {
             Scan::sequential()
         };
         self.scans += 1;
+        if self.scans > MAX_SCANS {
+            return Err(Fail::Damaged(format!("it has more than {MAX_SCANS} scans")));
+        }
         let mut bits = Bits::new(self.data, at);
         let outcome = scan.walk(
             &mut bits,
@@ -286,6 +294,8 @@ impl Walk<'_> {
         if !end_marker && !self.components.iter().all(Component::is_complete) {
             return Err(cut());
         }
-        Ok(Survey { end, end_marker, buffered: self.buffered })
+        let coefficients: u64 = self.components.iter().map(Component::coefficients).sum();
+        let buffered = if self.buffered { 2 * coefficients } else { 0 };
+        Ok(Survey { end, end_marker, buffered })
     }
 }
