@@ -296,3 +296,17 @@ fn check_whole_riff(file: &mut BufReader<File>) -> Result<(), Fail> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_decoder_becomes_an_error_of_the_file() {
+        let caught = guarded(|| -> Result<(), Fail> { panic!("at block {}", 7) });
+        let Err(fail) = caught else { panic!("it must be an error") };
+        let message = fail.at(Path::new("a.gif"), Format::Gif).to_string();
+        assert!(message.contains("a.gif") && message.contains("at block 7"), "{message}");
+        assert!(!CAUGHT.get(), "the next panic is somebody else's");
+    }
+}
