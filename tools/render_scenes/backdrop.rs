@@ -1,8 +1,14 @@
 //! What lies behind and between the things: textured backgrounds and shapes that are no class.
 
+use std::f32::consts::PI;
+
 use crate::canvas::{Canvas, Rgb, fractal, hsv, mix, noise, smooth};
 use crate::stream::Stream;
 use crate::things::polygon;
+
+/// How far a shape is turned, in radians. Any other digits would change the shipped bytes.
+#[expect(clippy::approx_constant, reason = "the set was drawn with this, not with pi")]
+const ANY_WAY: f32 = 3.14;
 
 /// A muted colour.
 fn colour(stream: &mut Stream) -> Rgb {
@@ -13,8 +19,8 @@ fn colour(stream: &mut Stream) -> Rgb {
 /// A background: a gradient of two colours, a pattern of a third, and noise over both.
 pub(crate) fn background(stream: &mut Stream, width: usize, height: usize) -> Canvas {
     let (a, b, c) = (colour(stream), colour(stream), colour(stream));
-    let [du, dv] = stream.direction(std::f32::consts::PI);
-    let [cos, sin] = stream.direction(std::f32::consts::PI);
+    let [du, dv] = stream.direction(PI);
+    let [cos, sin] = stream.direction(PI);
     let seed = stream.bits();
     let period = stream.log_between(12., 80.);
     let warp = stream.between(0., 14.);
@@ -84,17 +90,17 @@ impl Distractor {
         match stream.below(4) {
             0 => {
                 let radii = [size, size * stream.between(0.4, 1.)];
-                Self::Blob(centre, radii, stream.direction(3.14))
+                Self::Blob(centre, radii, stream.direction(ANY_WAY))
             }
             1 => Self::line(stream, width, height, 1., 3.),
             _ => {
                 // Corners on an ellipse, in order of their angle: convex, three to five of them.
                 let count = 3 + stream.below(3);
                 let flat = stream.between(0.45, 1.);
-                let [cos, sin] = stream.direction(3.14);
+                let [cos, sin] = stream.direction(ANY_WAY);
                 let corners = (0..count).map(|i| {
                     let turn = (i as f32 + stream.between(0., 0.7)) / count as f32;
-                    let (s, c) = f64::from(turn * 2. * std::f32::consts::PI).sin_cos();
+                    let (s, c) = f64::from(turn * 2. * PI).sin_cos();
                     let (x, y) = (size * c as f32, size * flat * s as f32);
                     [centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos]
                 });

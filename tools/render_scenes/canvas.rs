@@ -139,3 +139,36 @@ impl Canvas {
         self.pixels.iter().flatten().map(|x| (x.clamp(0., 1.) * 255. + 0.5) as u8).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hues_go_round_the_colours() {
+        assert_eq!(hsv(0., 1., 1.), [1., 0., 0.]);
+        assert_eq!(hsv(0.5, 0., 0.25), [0.25; 3]);
+        let green = hsv(1. / 3., 1., 0.5);
+        assert!((green[1] - 0.5).abs() < 1e-6 && green[0].max(green[2]) < 1e-6, "{green:?}");
+    }
+
+    #[test]
+    fn noise_meets_its_grid_and_stays_within_0_and_1() {
+        assert_eq!(noise(5, 3., -2.), lattice(5, 3, -2));
+        for i in 0..500 {
+            let x = i as f32 * 0.37 - 80.;
+            let v = fractal(9, x, -x * 1.7, 4);
+            assert!((0. ..=1.).contains(&v), "{v}");
+        }
+    }
+
+    #[test]
+    fn blur_spreads_a_point_and_keeps_its_light() {
+        let mut canvas = Canvas::new(5, 5, |x, y| [f32::from(x == 2.5 && y == 2.5); 3]);
+        canvas.blur(0.25);
+        assert_eq!(canvas.pixels[12][0], 0.25);
+        assert_eq!(canvas.pixels[11][0], 0.125);
+        assert_eq!(canvas.pixels[6][0], 0.0625);
+        assert_eq!(canvas.pixels.iter().map(|p| p[0]).sum::<f32>(), 1.);
+    }
+}

@@ -11,7 +11,10 @@ mod backdrop;
 mod canvas;
 mod scene;
 mod set;
+mod stamp;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod things;
 
 use std::path::{Path, PathBuf};

@@ -7,6 +7,7 @@
 
 use crate::backdrop::{Distractor, background};
 use crate::canvas::{Canvas, mix};
+use crate::stamp::{Pose, Shadow, Stamp};
 use crate::stream::Stream;
 use crate::things::{CLASSES, Class, Look};
 
@@ -168,149 +169,6 @@ impl Layers {
     }
 }
 
-/// One light for a scene: every thing throws its shadow the same way.
-struct Shadow {
-    offset: [f32; 2],
-    depth: f32,
-    soft: usize,
-}
-
-impl Shadow {
-    fn draw(stream: &mut Stream) -> Self {
-        let [cos, sin] = stream.direction(std::f32::consts::PI);
-        let length = stream.between(1., 5.);
-        Self {
-            offset: [cos * length, sin * length],
-            depth: stream.between(0.2, 0.55),
-            soft: 1 + stream.below(3),
-        }
-    }
-}
-
-/// How a thing lies in the picture: turned, sheared, stretched, in slight perspective.
-struct Pose {
-    /// Columns of the linear part: `[a, b, c, d]` for `(a u + b v, c u + d v)`.
-    linear: [f32; 4],
-    tilt: [f32; 2],
-    centre: [f32; 2],
-}
-
-impl Pose {
-    fn draw(stream: &mut Stream, class: &Class, length: f32, centre: [f32; 2]) -> Self {
-        let [cos, sin] = stream.direction(class.tilt);
-        let stretch = stream.between(0.85, 1.);
-        let (long, short) = (length / 2., length / 2. * stretch);
-        let shear = stream.between(-0.15, 0.15);
-        let (su, sv) = if stream.chance(0.5) { (long, short) } else { (short, long) };
-        let tilt = [stream.between(-0.12, 0.12), stream.between(-0.12, 0.12)];
-        Self {
-            linear: [cos * su, (cos * shear - sin) * sv, sin * su, (sin * shear + cos) * sv],
-            tilt,
-            centre,
-        }
-    }
-
-    fn forward(&self, [u, v]: [f32; 2]) -> [f32; 2] {
-        let [a, b, c, d] = self.linear;
-        let depth = 1. + self.tilt[0] * u + self.tilt[1] * v;
-        [self.centre[0] + (a * u + b * v) / depth, self.centre[1] + (c * u + d * v) / depth]
-    }
-
-    /// The point that [`Pose::forward`] takes to `(x, y)`.
-    fn back(&self, x: f32, y: f32) -> [f32; 2] {
-        let (x, y) = (x - self.centre[0], y - self.centre[1]);
-        // forward: L p = (x, y) (1 + tilt . p), a linear equation in p.
-        let [a, b, c, d] = self.linear;
-        let (a, b) = (a - x * self.tilt[0], b - x * self.tilt[1]);
-        let (c, d) = (c - y * self.tilt[0], d - y * self.tilt[1]);
-        let det = a * d - b * c;
-        [(x * d - y * b) / det, (a * y - c * x) / det]
-    }
-}
-
-/// A thing drawn on its own, from `(left, top)`: colour times coverage, and coverage.
-struct Stamp {
-    left: i32,
-    top: i32,
-    width: usize,
-    pixels: Vec<[f32; 4]>,
-}
-
-impl Stamp {
-    fn draw(class: &Class, look: &Look, pose: &Pose, length: f32) -> Self {
-        let corners = [[-1., -1.], [1., -1.], [-1., 1.], [1., 1.]].map(|p| pose.forward(p));
-        let span = |axis: usize| {
-            let low = corners.iter().map(|c| c[axis]).fold(f32::MAX, f32::min).floor() as i32;
-            let high = corners.iter().map(|c| c[axis]).fold(f32::MIN, f32::max).ceil() as i32;
-            (low, (high - low).max(1) as usize)
-        };
-        let ((left, width), (top, height)) = (span(0), span(1));
-        // Finer where a pixel holds more of the thing's detail.
-        let n = if length < 48. { 5 } else { 3 };
-        let share = 1. / (n * n) as f32;
-        let mut pixels = vec![[0.; 4]; width * height];
-        for (i, pixel) in pixels.iter_mut().enumerate() {
-            let (x, y) = (left as f32 + (i % width) as f32, top as f32 + (i / width) as f32);
-            for k in 0..n * n {
-                let dx = ((k % n) as f32 + 0.5) / n as f32;
-                let dy = ((k / n) as f32 + 0.5) / n as f32;
-                let p = pose.back(x + dx, y + dy);
-                if p[0].abs().max(p[1].abs()) > 1. {
-                    continue;
-                }
-                if let Some([r, g, b]) = look.at(class, p) {
-                    for (sum, part) in pixel.iter_mut().zip([r, g, b, 1.]) {
-                        *sum += part * share;
-                    }
-                }
-            }
-        }
-        Self { left, top, width, pixels }
-    }
-
-    /// The number of pixels at least half covered, inside the picture or not.
-    fn whole(&self) -> usize {
-        self.pixels.iter().filter(|p| p[3] >= 0.5).count()
-    }
-
-    /// Each pixel inside a picture of width `w` and height `h`: its index there, and what is drawn.
-    fn inside(&self, w: i32, h: i32) -> impl Iterator<Item = (usize, [f32; 4])> {
-        self.pixels.iter().enumerate().filter_map(move |(i, &pixel)| {
-            let (x, y) = (self.left + (i % self.width) as i32, self.top + (i / self.width) as i32);
-            ((0..w).contains(&x) && (0..h).contains(&y)).then(|| ((y * w + x) as usize, pixel))
-        })
-    }
-
-    /// Darkens the picture beside the thing.
-    fn shade(&self, canvas: &mut Canvas, shadow: &Shadow) {
-        let height = self.pixels.len() / self.width;
-        let pad = shadow.soft as i32 + 1;
-        let at = |x: i32, y: i32| {
-            let within = (0..self.width as i32).contains(&x) && (0..height as i32).contains(&y);
-            if within { self.pixels[y as usize * self.width + x as usize][3] } else { 0. }
-        };
-        let (ox, oy) = (shadow.offset[0].round() as i32, shadow.offset[1].round() as i32);
-        let soft = shadow.soft as i32;
-        let area = ((2 * soft + 1) * (2 * soft + 1)) as f32;
-        for y in -pad..height as i32 + pad {
-            for x in -pad..self.width as i32 + pad {
-                let (px, py) = (self.left + x + ox, self.top + y + oy);
-                if px < 0 || py < 0 || px >= canvas.width as i32 || py >= canvas.height as i32 {
-                    continue;
-                }
-                let mut sum = 0.;
-                for dy in -soft..=soft {
-                    for dx in -soft..=soft {
-                        sum += at(x + dx, y + dy);
-                    }
-                }
-                let pixel = &mut canvas.pixels[py as usize * canvas.width + px as usize];
-                *pixel = pixel.map(|v| v * (1. - shadow.depth * sum / area));
-            }
-        }
-    }
-}
-
 /// Puts one thing into the picture; false where no try met the limits.
 fn place(
     stream: &mut Stream,
@@ -367,4 +225,60 @@ fn place(
         return true;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A picture 20 wide and 20 high in which thing `n` owns the rectangle `[x, y, w, h]`.
+    fn owned(parts: &[(u8, [usize; 4])]) -> Vec<u8> {
+        let mut owner = vec![NOBODY; 400];
+        for &(who, [x, y, w, h]) in parts {
+            for i in 0..w * h {
+                owner[(y + i / w) * 20 + x + i % w] = who;
+            }
+        }
+        owner
+    }
+
+    #[test]
+    fn boxes_go_round_the_visible_pixels() {
+        let layers = Layers { owner: vec![], whole: vec![160, 20], width: 20 };
+        // The second covers the right end of the first, and cuts its box.
+        let owner = owned(&[(0, [2, 3, 16, 10]), (1, [16, 3, 2, 10])]);
+        assert_eq!(layers.seen(&owner), [([2, 3, 14, 10], 140), ([16, 3, 2, 10], 20)]);
+        // A cover in the middle leaves the box as it is.
+        let owner = owned(&[(0, [2, 3, 16, 10]), (1, [8, 3, 2, 10])]);
+        assert_eq!(layers.seen(&owner)[0], ([2, 3, 16, 10], 140));
+    }
+
+    #[test]
+    fn a_cover_is_refused_where_it_hides_too_much() {
+        let mut layers = Layers { owner: vec![], whole: vec![360], width: 20 };
+        assert!(layers.accept(owned(&[(0, [0, 0, 18, 20])])));
+        // 144 of 360 pixels are 40 %; a column less is too little.
+        let enough = owned(&[(0, [0, 0, 18, 8])]);
+        assert!(layers.accept(enough.clone()));
+        assert!(!layers.accept(owned(&[(0, [0, 0, 17, 8])])));
+        assert_eq!(layers.owner, enough, "a refused cover changes nothing");
+        // Wholly hidden, and too short on the longer or on the shorter side.
+        layers.whole = vec![1];
+        assert!(!layers.accept(owned(&[])));
+        assert!(!layers.accept(owned(&[(0, [0, 0, 15, 15])])));
+        assert!(!layers.accept(owned(&[(0, [0, 0, 20, 6])])));
+        assert!(layers.accept(owned(&[(0, [0, 0, 16, 7])])));
+    }
+
+    #[test]
+    fn classes_are_dealt_evenly() {
+        let mut counts = [0; CLASSES.len()];
+        for index in 0..800 {
+            for class in deal(&mut Stream::new(5, 0, index), index, 0) {
+                counts[class] += 1;
+            }
+        }
+        let mean = counts.iter().sum::<i32>() / 8;
+        assert!(counts.iter().all(|&n| (n - mean).abs() * 8 < mean), "{counts:?}");
+    }
 }

@@ -75,3 +75,39 @@ impl Stream {
         [cos as f32, sin as f32]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_is_chacha8() {
+        // The published test vector for 8 rounds, a key and a nonce of zeros: 3e 00 ef 2f 89 5f 40 d6.
+        let mut stream = Stream::new(0, 0, 0);
+        assert_eq!([stream.bits(), stream.bits()], [0x2fef_003e, 0xd640_5f89]);
+    }
+
+    #[test]
+    fn numbers_stay_in_their_ranges() {
+        let mut stream = Stream::new(1, 0, 0);
+        let mut counts = [0; 3];
+        for _ in 0..3000 {
+            assert!((2. ..3.).contains(&stream.between(2., 3.)));
+            assert!((19. ..=240.).contains(&stream.log_between(19., 240.)));
+            let [cos, sin] = stream.direction(0.5);
+            assert!((cos * cos + sin * sin - 1.).abs() < 1e-6 && cos > 0.87);
+            counts[stream.weighted(&[1, 0, 2])] += 1;
+        }
+        assert_eq!(counts[1], 0);
+        assert!((850..1150).contains(&counts[0]), "{counts:?}");
+    }
+
+    #[test]
+    fn the_sum_of_four_has_mean_0_and_variance_1() {
+        let mut stream = Stream::new(3, 0, 0);
+        let drawn: Vec<f32> = (0..20_000).map(|_| stream.normal()).collect();
+        let mean = drawn.iter().sum::<f32>() / 20_000.;
+        let variance = drawn.iter().map(|x| x * x).sum::<f32>() / 20_000.;
+        assert!(mean.abs() < 0.03 && (variance - 1.).abs() < 0.04, "{mean} {variance}");
+    }
+}

@@ -352,3 +352,40 @@ fn house(look: &Look, p: Point) -> Option<Rgb> {
     let brick = look.vary[2] < 0.5 && joint;
     look.rimmed(wall, scaled(look.main, if brick { 0.72 } else { 1. }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_negative_inside_and_exact() {
+        assert_eq!(rectangle([0., 0.], [0., 0.], [2., 1.]), -1.);
+        assert_eq!(rectangle([5., 5.], [0., 0.], [2., 1.]), 5.);
+        assert_eq!(disc([3., 4.], [0., 0.], 1.), 4.);
+        let square = [[0., 0.], [2., 0.], [2., 2.], [0., 2.]];
+        assert_eq!(polygon([1., 0.5], &square), -0.5);
+        assert_eq!(polygon([5., 6.], &square), 5.);
+    }
+
+    #[test]
+    fn every_thing_fills_its_square_and_no_more_of_it() {
+        const N: usize = 60;
+        for class in &CLASSES {
+            for index in 0..20 {
+                let look = Look::draw(&mut Stream::new(4, 0, index), class);
+                let (mut filled, mut left, mut right) = (0, N, 0);
+                for i in 0..N * N {
+                    let (x, y) = (i % N, i / N);
+                    let at = |k: usize| (k as f32 + 0.5) / N as f32 * 2. - 1.;
+                    if look.at(class, [at(x), at(y)]).is_some() {
+                        (filled, left, right) = (filled + 1, left.min(x), right.max(x));
+                    }
+                }
+                // A key is thin, a house nearly full; each reaches over most of the width.
+                let share = filled as f32 / (N * N) as f32;
+                assert!((0.15..0.8).contains(&share), "{} {share}", class.name);
+                assert!(right - left > N * 4 / 5, "{} {left} {right}", class.name);
+            }
+        }
+    }
+}
