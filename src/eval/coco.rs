@@ -329,6 +329,7 @@ impl Unknown {
 }
 
 #[cfg(test)]
+#[expect(clippy::unreadable_literal, reason = "digits as they are printed elsewhere")]
 mod tests {
     use super::*;
 

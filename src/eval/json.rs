@@ -137,11 +137,11 @@ impl<'a> Scanner<'a> {
         if !self.take(b'}') {
             loop {
                 if !self.at_text() {
-                    return self.fail("expected a key in double quotes");
+                    return self.unexpected("expected a key in double quotes");
                 }
                 let key = self.text()?;
                 if !self.take(b':') {
-                    return self.fail("expected ':' after a key");
+                    return self.unexpected("expected ':' after a key");
                 }
                 member(self, &key)?;
                 if self.take(b',') {
@@ -150,7 +150,7 @@ impl<'a> Scanner<'a> {
                 if self.take(b'}') {
                     break;
                 }
-                return self.fail_at_end("expected ',' or '}'");
+                return self.unexpected("expected ',' or '}'");
             }
         }
         self.depth -= 1;
@@ -172,14 +172,15 @@ impl<'a> Scanner<'a> {
                 if self.take(b']') {
                     break;
                 }
-                return self.fail_at_end("expected ',' or ']'");
+                return self.unexpected("expected ',' or ']'");
             }
         }
         self.depth -= 1;
         Ok(())
     }
 
-    fn fail_at_end<T>(&mut self, problem: &'static str) -> Scan<T> {
+    /// `problem`, or that nothing comes any more.
+    fn unexpected<T>(&mut self, problem: &'static str) -> Scan<T> {
         let problem = if self.peek().is_none() { "the file ends too early" } else { problem };
         self.fail(problem)
     }
@@ -196,7 +197,7 @@ impl<'a> Scanner<'a> {
             Some(b'n') if self.take_word("null") => Ok(Value::Null),
             Some(b'N') if self.take_word("NaN") => Ok(Value::Float(f64::NAN)),
             Some(b'I') if self.take_word("Infinity") => Ok(Value::Float(f64::INFINITY)),
-            _ => self.fail_at_end("expected a value"),
+            _ => self.unexpected("expected a value"),
         }
     }
 
@@ -318,7 +319,10 @@ impl<'a> Scanner<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unreadable_literal, reason = "digits as they are printed elsewhere")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn value(text: &str) -> Scan<Value> {
@@ -349,6 +353,8 @@ mod tests {
     fn wrong_texts_are_refused_at_their_place() {
         let cases = [
             ("", 0, "the file ends too early"),
+            ("{", 1, "the file ends too early"),
+            ("{\"a\": 1,", 8, "the file ends too early"),
             ("[1, 2", 5, "the file ends too early"),
             ("{\"a\": ", 6, "the file ends too early"),
             ("{\"a\" 1}", 5, "expected ':' after a key"),
@@ -371,6 +377,24 @@ mod tests {
             assert_eq!(value(text), Err(SyntaxError { offset, problem }), "{text:?}");
         }
         assert!(value(&"[".repeat(100_000)).is_err());
+    }
+
+    proptest! {
+        /// Whatever comes, no panic; and JSON is what serde_json takes for it.
+        #[test]
+        fn json_is_what_serde_json_takes_for_it(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                "{", "}", "[", "]", ",", ":", "\"", "\"a\"", "\"\"", "\\", "\\n", "\\u00e9", "\\u00", "é",
+                "1", "0", "-", "-0", "1.5", ".5", "1.", "1e3", "1e", "E+2", "true", "fals", "e", "null",
+                " ", "\n", "\t",
+            ]), 0..12),
+        ) {
+            let text: String = pieces.concat();
+            let expected = serde_json::from_str::<serde_json::Value>(&text);
+            // Python takes a number beyond the doubles for an infinity.
+            prop_assume!(!expected.as_ref().is_err_and(|e| e.to_string().contains("out of range")));
+            prop_assert_eq!(value(&text).is_ok(), expected.is_ok(), "{}", text);
+        }
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub fn json(evaluation: &Evaluation) -> Value {
 }
 
 #[cfg(test)]
+#[expect(clippy::unreadable_literal, reason = "digits as they are printed elsewhere")]
 mod tests {
     use super::*;
 
@@ -114,8 +115,8 @@ mod tests {
             0.5664205978994309,
             -1.,
         ];
-        let expected = "\
- Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.505
+        let expected =
+            " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.505
  Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets=100 ] = 0.697
  Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets=100 ] = 0.573
  Average Precision  (AP) @[ IoU=0.50:0.95 | area= small | maxDets=100 ] = 0.586
