@@ -1,0 +1,252 @@
+//! The command line as a user meets it: texts, exit codes, what goes to stdout and what to stderr.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// What the program said and how it ended.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// The program without anything of this terminal, which would change the width of help texts.
+fn command(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.stdin(Stdio::null()).env_remove("COLUMNS").env_remove("RUST_LOG");
+    command
+}
+
+fn detect(args: &[&str]) -> Said {
+    command(env!("CARGO_BIN_EXE_detect")).args(args).output().unwrap().into()
+}
+
+/// Ends with `code`, says nothing on stdout, and all of `words` on stderr.
+fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
+    let said = detect(args);
+    assert_eq!(said.code, Some(code), "{args:?}: {said:?}");
+    assert_eq!(said.stdout, "", "{args:?}");
+    for word in words {
+        assert!(said.stderr.contains(word), "{args:?}: no '{word}' in {}", said.stderr);
+    }
+    assert!(!said.stderr.contains("panicked"), "{args:?}: {}", said.stderr);
+}
+
+#[test]
+fn help_texts() {
+    let verbs = ["", "train", "eval", "info", "features", "check", "doctor"];
+    for verb in verbs {
+        let args: Vec<&str> = [verb, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+        let said = detect(&args);
+        assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{verb}");
+        let name = if verb.is_empty() { "help".to_owned() } else { format!("help_{verb}") };
+        insta::assert_snapshot!(name, said.stdout);
+    }
+    // A verb that is missing above is missing in the snapshots.
+    let all = detect(&["--help"]).stdout;
+    let (_, list) = all.split_once("Commands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    let listed = list.lines().filter(|l| l.starts_with("  ") && !l.starts_with("   "));
+    let listed: Vec<&str> = listed.filter_map(|l| l.split_whitespace().next()).collect();
+    assert_eq!(listed[..listed.len() - 1], verbs[1..], "the last one is help");
+}
+
+#[test]
+fn version() {
+    let said = detect(&["--version"]);
+    assert_eq!(said.stdout, format!("detect {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what() {
+    assert_refused(&[], 2, &["Usage: detect [OPTIONS] <IMAGE|DIR>...", "Commands:"]);
+    assert_refused(&["--nope"], 2, &["unexpected argument '--nope'", "--help"]);
+    assert_refused(&["x.jpg", "--score", "2"], 2, &["'2' is not a number between 0 and 1"]);
+    assert_refused(&["x.jpg", "--batch", "0"], 2, &["--batch"]);
+    assert_refused(&["eval"], 2, &["--split <NAME>"]);
+    assert_refused(&["eval", "--annotations", "a"], 2, &["--predictions <DT.json>"]);
+    assert_refused(&["eval", "--predictions", "a"], 2, &["--annotations <GT.json>"]);
+    let both = ["eval", "--split", "val", "--annotations", "a", "--predictions", "b"];
+    assert_refused(&both, 2, &["cannot be used with"]);
+    assert_refused(&["train", "--set", "nonsense"], 2, &["nonsense"]);
+    assert_refused(&["check"], 2, &["<DIR>"]);
+    assert_refused(&["features"], 2, &["--weights", "--input", "--out"]);
+    assert_refused(&["info", "nasnet-a-6@4032", "--classes", "0"], 2, &["at least 1"]);
+    assert_refused(&["info", "nasnet-a-6@4032", "--image-size", "2"], 2, &["at least 3 pixels"]);
+    assert_refused(&["info", "nasnet-a-6@4032", "--image-size", "huge"], 2, &["huge"]);
+}
+
+#[test]
+fn names_of_backbones_that_do_not_exist_are_refused_with_advice() {
+    assert_refused(&["info", "resnet50"], 2, &["'resnet50' is not a backbone", "nasnet-a-6@4032"]);
+    assert_refused(&["info", "nasnet-a-6"], 2, &["nasnet-a-6@4032"]);
+    assert_refused(&["info", "nasnet-a-5@1538"], 2, &["multiple of 96", "nasnet-a-5@1536"]);
+    assert_refused(&["info", "nasnet-a-0@96"], 2, &["'nasnet-a-0@96'"]);
+    assert_refused(&["info", "nasnet-a-6@99999999999999999999"], 2, &["nasnet-a-6@9999"]);
+}
+
+/// Parameters and multiply-adds are the published networks' own; 88.9 M / 23.8 B and 5.3 M / 564 M in
+/// the paper.
+#[test]
+fn info_counts_the_published_networks() {
+    for (name, size, parameters, multiply_adds) in [
+        ("nasnet-a-6@4032", 331, 88_753_150_u64, 23_783_414_658_u64),
+        ("nasnet-a-4@1056", 224, 5_289_978, 563_638_816),
+    ] {
+        let said = detect(&["info", name, "--json"]);
+        assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+        let json: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(json["backbone"], name);
+        assert_eq!(json["image_size"], serde_json::json!([size, size]));
+        assert_eq!(json["classes"], 1000);
+        assert_eq!(json["parameters"], parameters);
+        assert_eq!(json["multiply_adds"], multiply_adds);
+        assert!(!json["cells"].as_array().unwrap().is_empty());
+
+        let said = detect(&["info", name]);
+        assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+        for number in [parameters, multiply_adds] {
+            let digits = said.stdout.replace(',', "");
+            assert!(digits.contains(&number.to_string()), "{name}: {number}\n{}", said.stdout);
+        }
+    }
+}
+
+const GT: &str = r#"{"images": [{"id": 1}], "categories": [{"id": 1, "name": "cell"}], "annotations":
+    [{"id": 0, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0},
+     {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 0, 9, 9], "area": 81, "iscrowd": 0}]}"#;
+const DT: &str = r#"[{"image_id": 1, "category_id": 1, "bbox": [20, 0, 9, 9], "score": 0.5}]"#;
+
+/// A folder with `gt.json` and `dt.json`, and the command that scores them.
+fn eval_files(gt: &str, dt: &str) -> (tempfile::TempDir, Command) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("gt.json"), gt).unwrap();
+    fs::write(folder.path().join("dt.json"), dt).unwrap();
+    let mut command = command(env!("CARGO_BIN_EXE_detect"));
+    command.current_dir(folder.path());
+    command.args(["eval", "--annotations", "gt.json", "--predictions", "dt.json"]);
+    (folder, command)
+}
+
+#[test]
+fn eval_prints_the_table_or_one_json_value_and_warns_on_stderr() {
+    let (_folder, mut command) = eval_files(GT, DT);
+    let said = Said::from(command.output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // One of two boxes is found: 51 of 101 recall points have precision 1.
+    let first = " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.505\n";
+    assert!(said.stdout.starts_with(first), "{}", said.stdout);
+    assert_eq!(said.stdout.lines().filter(|l| l.contains(" | maxDets=")).count(), 12);
+    assert!(said.stdout.contains("\ncell "), "{}", said.stdout);
+    assert!(said.stderr.contains("annotations with the id 0: 1."), "{}", said.stderr);
+
+    let said = Said::from(command.arg("--json").output().unwrap());
+    let json: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(json["stats"].as_array().unwrap().len(), 12);
+    assert_eq!(json["AP50"], json["stats"][1]);
+    assert_eq!(json["AR1"], 0.5);
+    assert!(said.stderr.contains("the id 0"), "{}", said.stderr);
+}
+
+#[test]
+fn eval_of_bad_files_ends_with_3_and_names_the_place() {
+    let elsewhere = DT.replace(r#""image_id": 1"#, r#""image_id": 77"#);
+    for (gt, dt, words) in [
+        (GT, "[]", "dt.json holds no detection"),
+        (GT, "[1]", "dt.json: results[0]: is a number, not an object"),
+        (
+            GT,
+            &DT[..40],
+            "dt.json is not valid JSON: the file ends inside a text at byte 40 (line 1)",
+        ),
+        (GT, elsewhere.as_str(), "another split"),
+        ("{}", DT, "gt.json: there is no list `images`"),
+        ("", DT, "gt.json is not valid JSON"),
+    ] {
+        let (_folder, mut command) = eval_files(gt, dt);
+        let said = Said::from(command.output().unwrap());
+        assert_eq!((said.code, said.stdout.as_str()), (Some(3), ""), "{said:?}");
+        assert!(said.stderr.contains(words), "{words}: {}", said.stderr);
+    }
+    let (folder, mut command) = eval_files(GT, DT);
+    fs::write(folder.path().join("dt.json"), b"[\"\xff\"]").unwrap();
+    let said = Said::from(command.output().unwrap());
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.stderr.contains("not UTF-8 at byte 2"), "{}", said.stderr);
+    fs::remove_file(folder.path().join("dt.json")).unwrap();
+    let said = Said::from(command.output().unwrap());
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.stderr.contains("error: cannot read dt.json: No such file"), "{}", said.stderr);
+    fs::create_dir(folder.path().join("dt.json")).unwrap();
+    assert_eq!(Said::from(command.output().unwrap()).code, Some(3));
+}
+
+/// `detect ... | head -1`: the reader is gone before the first byte.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let (_folder, eval) = eval_files(GT, DT);
+    let mut info = command(env!("CARGO_BIN_EXE_detect"));
+    info.args(["info", "nasnet-a-6@4032"]);
+    let mut help = command(env!("CARGO_BIN_EXE_detect"));
+    help.arg("--help");
+    for mut command in [info, eval, help] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let said = Said::from(command.stdout(writer).output().unwrap());
+        assert_eq!(said.code, Some(0), "{command:?}: {said:?}");
+        assert!(!said.stderr.contains("error"), "{command:?}: {}", said.stderr);
+        assert!(!said.stderr.contains("panicked"), "{command:?}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn without_its_other_program_it_says_what_is_missing() {
+    // A link, not a copy: a file that was just written may be open still in a process that another
+    // test starts, and then it can't run ("text file busy").
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let alone = folder.path().join("detect");
+    fs::hard_link(env!("CARGO_BIN_EXE_detect"), &alone).unwrap();
+    for args in [&["photo.jpg"][..], &["train"], &["eval", "--split", "val"]] {
+        let said = Said::from(command(&alone).args(args).output().unwrap());
+        assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{args:?}: {said:?}");
+        assert!(said.stderr.contains("detect-torch, which is not there"), "{}", said.stderr);
+    }
+}
+
+/// Loading libtorch costs 0.4 s and 110 MiB, which `detect info` and `detect eval` shall not pay.
+#[cfg(target_os = "linux")]
+#[test]
+fn detect_does_not_need_libtorch() {
+    // `readelf` comes with the linker; without it the test fails rather than passes.
+    let output = Command::new("readelf")
+        .args(["--dynamic", "--wide", env!("CARGO_BIN_EXE_detect")])
+        .env("LC_ALL", "C")
+        .output()
+        .expect("readelf (package binutils) lists what the program needs");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let needed: Vec<&str> = text.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    assert!(needed.iter().any(|line| line.contains("libc.so")), "cannot be right:\n{text}");
+    for line in needed {
+        for library in ["torch", "c10", "cuda", "libstdc++"] {
+            assert!(!line.contains(library), "detect needs {line}");
+        }
+    }
+}
