@@ -23,6 +23,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -216,9 +217,10 @@ def fetched(variant):
 
 def fetch(variant, folder):
     """Makes `folder` beside and renames it, so that it is there whole or not at all. The lock is held."""
-    work = folder.with_name(folder.name + ".part")
-    shutil.rmtree(str(work), ignore_errors=True)  # of a setup that was killed
-    work.mkdir()
+    # A setup that was killed left such a folder, perhaps with a pip that still writes there: a new name is safe from it.
+    for left in folder.parent.glob(folder.name + ".part-*"):
+        shutil.rmtree(str(left), ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=folder.name + ".part-", dir=str(folder.parent)))
     size, peak = COST[variant]
     free = shutil.disk_usage(str(work)).free
     try:
@@ -299,7 +301,7 @@ def choose():
     if os.environ.get("LIBTORCH_USE_PYTORCH"):
         raise Refusal("LIBTORCH_USE_PYTORCH is set, but python3 has no fitting PyTorch %s\n"
                       "    cure: unset it, and libtorch is fetched" % VERSION)
-    return fetched("cuda" if asked else "cpu"), bool(asked), "fetched"
+    return fetched("cuda" if asked else "cpu"), bool(asked), "the cache folder"
 
 
 def tell_cargo(libtorch, cuda):
