@@ -142,6 +142,8 @@ fn tokens(text: &str) -> Vec<String> {
                     i += 1;
                 }
             }
+            // Raw bytes and raw C texts are raw texts behind one letter.
+            'b' | 'c' if at(i + 1) == 'r' && ['"', '#'].contains(&at(i + 2)) => i += 1,
             'r' if at(i + 1) == '"' || (at(i + 1) == '#' && ['"', '#'].contains(&at(i + 2))) => {
                 let hashes = code[i + 1..].iter().take_while(|&&c| c == '#').count();
                 let end: String = format!("\"{}", "#".repeat(hashes));
@@ -271,7 +273,10 @@ fn uses_are_found_in_every_form() {
     assert_eq!(found("mod tests { use super::super::cli; }", 1), ["cli"]);
     // Not uses: comments, texts, characters that look like texts, the macros of the root.
     assert_eq!(
-        found("// crate::cli\n\"crate::\\\"cli\" r#\"crate::cli\"# '\"' crate::fail!(x)", 1),
+        found(
+            "// crate::cli\n\"crate::\\\"cli\" r#\"crate::cli\"# br#\"{\"# b'{' '\"' crate::fail!(x)",
+            1
+        ),
         [""; 0]
     );
     assert_eq!(found("fn f<'a>(x: &'a str) { crate::cli::f('\\'') }", 1), ["cli"]);
