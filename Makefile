@@ -3,8 +3,8 @@
 .PHONY: build demo test setup clean help
 
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
-# What the demo shows: the sample photographs, and the first images of the validation split.
-SAMPLES = $(wildcard data/samples/*.jpg data/samples/*.png) $(wordlist 1,6,$(sort $(wildcard data/scenes/val/*.jpg data/scenes/val/*.png)))
+# What the demo shows: the samples, and a few images of the validation split.
+SAMPLES = $(sort $(wildcard data/samples/*)) $(wordlist 1,4,$(sort $(wildcard data/scenes/images/val_*)))
 
 build: setup ## Build both programs into target/release (the default)
 	cargo build --release --workspace

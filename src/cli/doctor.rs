@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{DoctorArgs, handover};
 use crate::data::{coco, layout};
 use crate::failure::Exit;
+use crate::weights::model::DEFAULT_MODEL;
 use crate::weights::shipped;
 
 /// The libtorch that tch is made for.
@@ -192,14 +193,14 @@ fn libtorch(answer: Result<String, String>, gpu: Option<&str>) -> Vec<Finding> {
 
 fn models(dirs: &[PathBuf]) -> Finding {
     let names = shipped::names_in(dirs);
-    if let Some(file) = shipped::find_in(dirs, shipped::DEFAULT) {
+    if let Some(file) = shipped::find_in(dirs, DEFAULT_MODEL) {
         let folder = file.parent().unwrap_or(&file).display();
         return Finding::ok("models", format!("{} in {folder}", names.join(", ")));
     }
     let places: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
     Finding::fail(
         "models",
-        format!("the default model, '{}', is in none of {}", shipped::DEFAULT, places.join(", ")),
+        format!("the default model, '{}', is in none of {}", DEFAULT_MODEL, places.join(", ")),
         "take data/models from the source tree, or name a model file with --weights",
     )
 }
