@@ -29,3 +29,13 @@ pub fn choose(run_on: &RunOn) -> anyhow::Result<Device> {
         },
     }
 }
+
+/// What libtorch has here: the answer to `detect doctor`.
+pub fn describe() -> serde_json::Value {
+    serde_json::json!({
+        "libtorch": env!("DETECT_LIBTORCH_VERSION"),
+        "cuda_available": Cuda::is_available(),
+        "cuda_devices": Cuda::device_count(),
+        "threads": tch::get_num_threads(),
+    })
+}

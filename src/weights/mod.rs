@@ -3,6 +3,7 @@
 pub mod file;
 pub mod model;
 pub mod shipped;
+pub mod timm;
 
 pub use file::{Contents, Element, StoredTensor, WeightsError};
 pub use model::ModelInfo;

@@ -1,9 +1,270 @@
-//! `detect IMAGE`.
+//! `detect IMAGE|DIR...`: objects in images.
 
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use detect::cli::DetectArgs;
+use detect::data::image::{self, Rgb};
+use detect::data::{Category, loader};
+use detect::draw::{self, Labelled};
 use detect::fail;
-use detect::failure::Exit;
+use detect::failure::{Exit, OrExit as _};
+use detect::geometry::Detection;
+use detect::weights::model;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
 
-pub(super) fn run(_args: &DetectArgs) -> anyhow::Result<Exit> {
-    fail!(Exit::Usage, "`detect IMAGE` is not built yet")
+use crate::device;
+use crate::predict::Model;
+use crate::train::log;
+
+/// What a folder is searched for. Files that are named themselves may be called anything.
+const EXTENSIONS: [&str; 12] =
+    ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "ppm", "pgm", "pbm"];
+
+/// The name that stands for standard input.
+const STDIN: &str = "-";
+
+pub(super) fn run(args: &DetectArgs) -> anyhow::Result<Exit> {
+    let device = device::choose(&args.run_on)?;
+    let path = model::resolve(args.weights.as_deref()).or_exit(Exit::Weights)?;
+    let model = Model::read(&path, device).or_exit(Exit::Weights)?;
+    if args.weights.is_none() {
+        tracing::info!(
+            "using the shipped model '{}', which knows {}; choose another with --weights, or train your own with `detect train`",
+            model::DEFAULT_MODEL,
+            names(&model.info.categories)
+        );
+    }
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out)
+            .with_context(|| format!("cannot make the folder {}", out.display()))
+            .or_exit(Exit::Output)?;
+    }
+    let mut failed = 0;
+    let mut files = Vec::new();
+    for input in &args.images {
+        match expand(input) {
+            Ok(found) => files.extend(found),
+            Err(problem) => {
+                tracing::error!("{problem}");
+                failed += 1;
+            }
+        }
+    }
+    let bar = log::bar(files.len(), 0, "images");
+    if files.len() < 2 {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    let mut output = Output { args, categories: &model.info.categories, taken: HashSet::new(), json: Vec::new() };
+    for chunk in files.chunks(args.batch.into()) {
+        let mut images: Vec<(&PathBuf, Rgb)> = Vec::new();
+        for file in chunk {
+            match read(file) {
+                Ok(image) => images.push((file, image)),
+                Err(problem) => {
+                    bar.suspend(|| tracing::error!("{problem:#}"));
+                    failed += 1;
+                }
+            }
+        }
+        if !images.is_empty() {
+            let pixels: Vec<&Rgb> = images.iter().map(|(_, image)| image).collect();
+            let batch = loader::prepare(&pixels, &model.info.config.input);
+            for ((file, image), mut found) in images.iter().zip(model.detect(&batch)) {
+                found.retain(|d| d.score >= args.score);
+                found.truncate(args.max_detections);
+                output.write(file, image, &found, &bar)?;
+            }
+        }
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    if args.json {
+        writeln!(std::io::stdout().lock(), "{:#}", Value::Array(output.json))?;
+    }
+    if failed > 0 {
+        tracing::error!("{failed} of the inputs failed");
+    }
+    Ok(if failed == 0 { Exit::Done } else { Exit::SomeInputsFailed })
+}
+
+fn names(categories: &[Category]) -> String {
+    categories.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The image files that an argument stands for: itself, or those in a folder, by name.
+fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
+    if !input.is_dir() {
+        return Ok(vec![input.to_owned()]);
+    }
+    let unreadable = |e: std::io::Error| format!("cannot read the folder {}: {e}", input.display());
+    let is_image = |path: &Path| {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) && !path.is_dir()
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(input).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if is_image(&path) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        return Err(format!("the folder {} holds no images ({})", input.display(), EXTENSIONS.join(", ")));
+    }
+    Ok(found)
+}
+
+/// Decodes a file, or standard input.
+fn read(file: &Path) -> anyhow::Result<Rgb> {
+    let decoded = if file.as_os_str() == STDIN {
+        let mut bytes = Vec::new();
+        // One byte over what any image may have, so that an endless stream ends.
+        let limit = image::MAX_DECODED_BYTES + 1;
+        std::io::stdin().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
+        let mut copy = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+        copy.write_all(&bytes).context("cannot write a temporary file")?;
+        image::decode(copy.path()).context("standard input")?
+    } else {
+        image::decode(file)?
+    };
+    if let Some(warning) = &decoded.warning {
+        tracing::warn!("{}: {warning}", file.display());
+    }
+    Ok(decoded.image)
+}
+
+/// Where results go.
+struct Output<'a> {
+    args: &'a DetectArgs,
+    categories: &'a [Category],
+    /// Names of pictures that are written already.
+    taken: HashSet<PathBuf>,
+    json: Vec<Value>,
+}
+
+impl Output<'_> {
+    fn write(
+        &mut self,
+        file: &Path,
+        image: &Rgb,
+        found: &[Detection],
+        bar: &ProgressBar,
+    ) -> anyhow::Result<()> {
+        let picture = match &self.args.out {
+            Some(out) => Some(self.save(out, file, image, found)?),
+            None => None,
+        };
+        if self.args.json {
+            self.json.push(self.to_json(file, image, found));
+            return Ok(());
+        }
+        let text = self.table(file, image, found, picture.as_deref());
+        bar.suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?;
+        Ok(())
+    }
+
+    fn to_json(&self, file: &Path, image: &Rgb, found: &[Detection]) -> Value {
+        let detection = |d: &Detection| {
+            let category = &self.categories[d.label.0];
+            json!({
+                "category_id": category.id,
+                "category": category.name,
+                "bbox": d.bbox.to_xywh(),
+                "score": d.score,
+            })
+        };
+        json!({
+            "file": file.to_string_lossy(),
+            "width": image.size.width,
+            "height": image.size.height,
+            "detections": found.iter().map(detection).collect::<Vec<_>>(),
+        })
+    }
+
+    fn table(&self, file: &Path, image: &Rgb, found: &[Detection], picture: Option<&Path>) -> String {
+        use std::fmt::Write as _;
+        let objects = if found.len() == 1 { "object" } else { "objects" };
+        let mut text = format!(
+            "{} ({} x {}): {} {objects}",
+            file.display(),
+            image.size.width,
+            image.size.height,
+            found.len()
+        );
+        if let Some(picture) = picture {
+            let _ = write!(text, " -> {}", picture.display());
+        }
+        text.push('\n');
+        let widest = found.iter().map(|d| self.categories[d.label.0].name.chars().count()).max();
+        for d in found {
+            let [x, y, w, h] = d.bbox.to_xywh();
+            let name = &self.categories[d.label.0].name;
+            let _ = writeln!(
+                text,
+                "  {name:<width$}  {:.2}  x {x:6.1}  y {y:6.1}  w {w:6.1}  h {h:6.1}",
+                d.score,
+                width = widest.unwrap_or(0)
+            );
+        }
+        text
+    }
+
+    /// Draws the detections and writes the picture; gives its path.
+    fn save(
+        &mut self,
+        out: &Path,
+        file: &Path,
+        image: &Rgb,
+        found: &[Detection],
+    ) -> anyhow::Result<PathBuf> {
+        let items: Vec<Labelled> = found
+            .iter()
+            .map(|d| Labelled {
+                bbox: d.bbox,
+                text: format!("{} {:.2}", self.categories[d.label.0].name, d.score),
+                class: d.label.0,
+            })
+            .collect();
+        let path = self.free_name(out, file);
+        draw::save(&draw::annotate(image, &items), &path).or_exit(Exit::Output)?;
+        Ok(path)
+    }
+
+    /// `STEM.detections.jpg`, which no input is called, so that none is overwritten; a second input of
+    /// the same name gets a number.
+    fn free_name(&mut self, out: &Path, file: &Path) -> PathBuf {
+        let stem = match file.file_stem() {
+            Some(stem) if file.as_os_str() != STDIN => stem.to_string_lossy().into_owned(),
+            _ => "stdin".into(),
+        };
+        let numbers = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
+        numbers
+            .map(|number| out.join(format!("{stem}{number}.detections.jpg")))
+            .find(|path| self.taken.insert(path.clone()))
+            .expect("there are numbers enough")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_stand_for_their_images_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.PNG", "a.jpg", "notes.txt"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("folder.jpg")).unwrap();
+        let found = expand(dir.path()).unwrap();
+        let names: Vec<_> = found.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["a.jpg", "b.PNG"]);
+        let error = expand(&dir.path().join("folder.jpg")).unwrap_err();
+        assert!(error.contains("holds no images"), "{error}");
+    }
 }

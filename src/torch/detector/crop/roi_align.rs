@@ -1,13 +1,9 @@
-//! RoIAlign (He et al. 2017) without a kernel of its own.
-//!
-//! A bin is a weighted sum of map cells: the mean of its samples, each the bilinear mix of four cells.
-//! libtorch has that sum as `embedding_bag`, on every device and with a deterministic backward pass, and
-//! on a CPU several times faster than torchvision's kernel. The weights along the two axes are
-//! separable, so the cells of a bin are the products of a few rows and a few columns.
+//! RoIAlign (He et al. 2017), torchvision's rules: the mean of a few bilinear samples a bin.
 
 use detect::geometry::Size;
 use tch::{Kind, Tensor};
 
+use super::{Mix, weighted_sum};
 use crate::nn::nchw;
 
 /// How regions are cut out of a map.
@@ -34,44 +30,21 @@ impl RoiAlign {
     /// # Panics
     /// If there is not one list of regions an image.
     pub fn crops(&self, map: &Tensor, regions: &[Tensor]) -> Tensor {
-        let [n, channels, height, width] = nchw(map);
-        assert_eq!(n as usize, regions.len(), "one list of regions an image");
+        assert_eq!(nchw(map)[0] as usize, regions.len(), "one list of regions an image");
+        let boxes = Tensor::cat(regions, 0);
+        let of_image = |(i, r): (usize, &Tensor)| r.select(1, 0).full_like(i as f64);
+        let images: Vec<Tensor> = regions.iter().enumerate().map(of_image).collect();
+        self.crops_of(map, &boxes, &Tensor::cat(&images, 0).to_kind(Kind::Int64))
+    }
+
+    /// Crops of `boxes` `[R, 4]`, each in the image that `images` `[R]` int64 says.
+    pub fn crops_of(&self, map: &Tensor, boxes: &Tensor, images: &Tensor) -> Tensor {
+        let [_, _, height, width] = nchw(map);
         let [bins_y, bins_x] = self.bins;
-        let (rows, columns, first) = tch::no_grad(|| {
-            let boxes = Tensor::cat(regions, 0);
-            let of_image = |(i, r): (usize, &Tensor)| r.select(1, 0).full_like(i as f64);
-            let images: Vec<Tensor> = regions.iter().enumerate().map(of_image).collect();
-            let first = Tensor::cat(&images, 0).to_kind(Kind::Int64) * (height * width); // [R]
-            (self.axis(&boxes, 1, bins_y, height), self.axis(&boxes, 0, bins_x, width), first)
+        let [rows, columns] = tch::no_grad(|| {
+            [self.axis(boxes, 1, bins_y, height), self.axis(boxes, 0, bins_x, width)]
         });
-        let count = first.size()[0];
-        if count == 0 {
-            return map.new_zeros([0, channels, bins_y, bins_x], (map.kind(), map.device()));
-        }
-        // Every pair of a row and a column of a bin: [R, bins_y, bins_x, rows, columns].
-        let outer = |rows: &Tensor, columns: &Tensor| {
-            (rows.unsqueeze(2).unsqueeze(4), columns.unsqueeze(1).unsqueeze(3))
-        };
-        let (y, x) = outer(&rows.cells, &columns.cells);
-        let cells = first.reshape([-1, 1, 1, 1, 1]) + y * width + x;
-        let (y, x) = outer(&rows.weights, &columns.weights);
-        let weights = (y * x).to_kind(map.kind());
-        let entries = cells.size()[3] * cells.size()[4];
-        let bags = count * bins_y * bins_x;
-        let starts = Tensor::arange(bags, (Kind::Int64, map.device())) * entries;
-        let table = map.permute([0, 2, 3, 1]).reshape([-1, channels]); // [N H W, C]
-        const SUM: i64 = 0;
-        let (crops, ..) = Tensor::embedding_bag(
-            &table,
-            &cells.reshape([-1]),
-            &starts,
-            false,
-            SUM,
-            false,
-            Some(weights.reshape([-1])),
-            false,
-        );
-        crops.reshape([count, bins_y, bins_x, channels]).permute([0, 3, 1, 2])
+        weighted_sum(map, images, &rows, &columns)
     }
 
     /// The cells along an axis (0 is x) that each of its `bins` mixes, and their weights.
@@ -118,13 +91,6 @@ impl RoiAlign {
         let most = if samples.numel() == 0 { 1. } else { samples.max().double_value(&[]) };
         ((most as i64).max(1), samples)
     }
-}
-
-/// For each bin along one axis of each region the cells that it mixes and how much of each:
-/// `[R, bins, entries]`.
-struct Mix {
-    cells: Tensor,
-    weights: Tensor,
 }
 
 /// The scale that torchvision infers for a map: the power of two nearest to map cells per pixel of the
