@@ -11,8 +11,10 @@ fn main() {
         println!(
             "cargo::warning=LIBTORCH is not set, so detect-torch will not find libtorch by itself; run `make setup`"
         );
+        println!("cargo::rustc-env=DETECT_LIBTORCH_VERSION=unknown");
         return;
     };
+    println!("cargo::rustc-env=DETECT_LIBTORCH_VERSION={}", version(&libtorch));
     // libtorch finds its own libraries: its files carry run paths relative to their folder.
     // -Xlinker takes any path; a comma in it would split the argument of -Wl.
     linker(&["-rpath", &format!("{libtorch}/lib")]);
@@ -20,6 +22,21 @@ fn main() {
         // No symbol of libtorch_cuda is used by name: it registers its kernels when it is loaded, and rustc's
         // --as-needed would drop it.
         linker(&["--no-as-needed", "-ltorch_cuda", "--as-needed"]);
+    }
+}
+
+/// The version that the headers of this libtorch give, such as 2.11.0; "unknown" where they give none.
+fn version(libtorch: &str) -> String {
+    let header = format!("{libtorch}/include/torch/headeronly/version.h");
+    println!("cargo::rerun-if-changed={header}");
+    let text = std::fs::read_to_string(header).unwrap_or_default();
+    let part = |name: &str| {
+        let start = format!("#define TORCH_VERSION_{name} ");
+        text.lines().find_map(|line| line.strip_prefix(&start)).map(str::trim)
+    };
+    match (part("MAJOR"), part("MINOR"), part("PATCH")) {
+        (Some(major), Some(minor), Some(patch)) => format!("{major}.{minor}.{patch}"),
+        _ => "unknown".to_owned(),
     }
 }
 

@@ -41,7 +41,7 @@ CUDA_LIBRARIES = ["libc10_cuda.so", "libcaffe2_nvrtc.so", "libtorch.so", "libtor
 # The wheel's libtorch.so is a shell that needs libtorch_cuda.so to load. The CPU half has this linker script in its place.
 CPU_LIBTORCH = "/* libtorch.so of the CPU half */\nINPUT(AS_NEEDED(libtorch_cpu.so))\n"
 # What it takes on the way, in GB: download, and peak on the disk (wheels and unpacked files together).
-COST = {"cpu": (0.55, 1.2), "cuda": (2.4, 7.0)}
+COST = {"cpu": (0.55, 1.2), "cuda": (2.5, 7.0)}
 # The platform tags that the pinned wheels carry; pip compares tags literally when it is told the platform.
 PLATFORMS = ["manylinux2014_x86_64"] + ["manylinux_2_%d_x86_64" % n for n in (12, 17, 18, 25, 27, 28)]
 
