@@ -5,6 +5,8 @@ use crate::nasnet::BackboneName;
 
 /// Every shipped recipe: its name and its text.
 pub const RECIPES: &[(&str, &str)] = &[
+    ("nasnet_large_coco", include_str!("../../configs/nasnet_large_coco.toml")),
+    ("nasnet_mobile_coco", include_str!("../../configs/nasnet_mobile_coco.toml")),
     ("default", include_str!("../../configs/default.toml")),
     ("scenes", include_str!("../../configs/scenes.toml")),
     ("bccd", include_str!("../../configs/bccd.toml")),
@@ -26,6 +28,10 @@ impl Config {
 }
 
 /// The recipe that `--backbone NAME` stands for without `--config`.
-pub fn recipe_for(_name: BackboneName) -> &'static str {
-    "default"
+pub fn recipe_for(name: BackboneName) -> &'static str {
+    match name {
+        BackboneName::LARGE => "nasnet_large_coco",
+        BackboneName::MOBILE => "nasnet_mobile_coco",
+        _ => "default",
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The grammar is in one place so that every reader and executor agrees on it.
 
-use super::plan::{Fit, Site};
+use super::plan::Site;
 
 /// The stem convolution.
 pub const CONV0: &str = "conv0";
@@ -29,11 +29,6 @@ pub fn previous(site: &Site) -> String {
 pub fn factorized(site: &Site) -> ([String; 2], String) {
     let path = |n| format!("{}.path_{n}.conv", site.name);
     ([path(1), path(2)], format!("{}.final_path_bn", site.name))
-}
-
-/// Whether anything is stored for how `P` is fitted.
-pub fn previous_has_weights(site: &Site) -> bool {
-    site.fit != Fit::Raw
 }
 
 /// Half `half` (0 or 1) of a separable operation: depthwise and pointwise convolution, batch norm.

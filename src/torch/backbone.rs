@@ -4,12 +4,14 @@ use std::ops::Range;
 
 use detect::config::{self, Cut, Pooling};
 use detect::nasnet::genotype::{Op, OpKind, State};
-use detect::nasnet::plan::{Fit, Map, Plan, Site};
 use detect::nasnet::names;
+use detect::nasnet::plan::{Fit, Map, Plan, Site};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::nn::{BatchNorm, Convolution, Init, Linear, Mode, NormSettings, Separable, at, channels_last, same};
+use crate::nn::{
+    BatchNorm, Convolution, Init, Linear, Mode, NormSettings, Separable, at, channels_last, same,
+};
 
 /// What the heads of a detector need to know of a featurizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,14 +213,24 @@ impl Cell {
         Tensor::cat(&parts, 1)
     }
 
-    fn operate(&self, op: Op, separable: Option<&Separable>, state: &mut Live, mode: Mode) -> Tensor {
+    fn operate(
+        &self,
+        op: Op,
+        separable: Option<&Separable>,
+        state: &mut Live,
+        mode: Mode,
+    ) -> Tensor {
         let stride = self.site.stride(op.input) as i64;
         match (op.kind, separable) {
-            (OpKind::Separable { .. }, Some(separable)) => separable.forward(&state.activated(), mode),
+            (OpKind::Separable { .. }, Some(separable)) => {
+                separable.forward(&state.activated(), mode)
+            }
             (OpKind::Average, _) => same::average_pool(&state.raw, stride, self.pooling),
             (OpKind::Max, _) => same::max_pool(&state.raw, stride),
             (OpKind::Identity, _) => state.raw.shallow_clone(),
-            (OpKind::Separable { .. }, None) => unreachable!("made in `new` for each separable operation"),
+            (OpKind::Separable { .. }, None) => {
+                unreachable!("made in `new` for each separable operation")
+            }
         }
     }
 

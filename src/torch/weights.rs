@@ -82,7 +82,8 @@ pub fn load_into(
         match stored.get(name.as_str()) {
             None => faults.push(format!("  missing: {name} {shape:?}")),
             Some(tensor) if tensor.shape != shape => {
-                faults.push(format!("  misshapen: {name} is {:?}, expected {shape:?}", tensor.shape));
+                faults
+                    .push(format!("  misshapen: {name} is {:?}, expected {shape:?}", tensor.shape));
             }
             Some(_) => {}
         }

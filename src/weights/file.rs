@@ -155,11 +155,12 @@ impl Contents {
         let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
-            let element = Element::from_dtype(view.dtype()).ok_or_else(|| WeightsError::Element {
-                path: path.into(),
-                tensor: name.into(),
-                dtype: format!("{:?}", view.dtype()),
-            })?;
+            let element =
+                Element::from_dtype(view.dtype()).ok_or_else(|| WeightsError::Element {
+                    path: path.into(),
+                    tensor: name.into(),
+                    dtype: format!("{:?}", view.dtype()),
+                })?;
             let tensor =
                 StoredTensor { element, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
             tensors.insert(name.to_owned(), tensor);
@@ -177,8 +178,11 @@ impl Contents {
             _ => Path::new("."),
         };
         let metadata: HashMap<String, String> = self.metadata.clone().into_iter().collect();
-        let temporary =
-            tempfile::Builder::new().prefix(".").suffix(".part").tempfile_in(folder).map_err(error)?;
+        let temporary = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".part")
+            .tempfile_in(folder)
+            .map_err(error)?;
         safetensors::serialize_to_file(&self.tensors, Some(metadata), temporary.path()).map_err(
             |e| match e {
                 safetensors::SafeTensorError::IoError(source) => error(source),

@@ -60,7 +60,9 @@ impl ModelInfo {
         }
         let version = get("version").unwrap_or_default();
         if version != VERSION.to_string() {
-            return Err(error(format!("is of version '{version}'; this program reads version {VERSION}")));
+            return Err(error(format!(
+                "is of version '{version}'; this program reads version {VERSION}"
+            )));
         }
         let info: Self = serde_json::from_str(get("model").unwrap_or_default())
             .map_err(|e| error(format!("has a description that can't be read: {e}")))?;

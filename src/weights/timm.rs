@@ -33,8 +33,10 @@ impl BareNetwork {
         let (Some(classes), Some(channels)) = (classes, channels) else {
             return Err(error("there is no last_linear.weight"));
         };
-        let cell = |name: &str| name.strip_prefix("cell_")?.split_once('.')?.0.parse::<usize>().ok();
-        let cells = contents.tensors.keys().filter_map(|name| cell(name)).max().map_or(0, |n| n + 1);
+        let cell =
+            |name: &str| name.strip_prefix("cell_")?.split_once('.')?.0.parse::<usize>().ok();
+        let cells =
+            contents.tensors.keys().filter_map(|name| cell(name)).max().map_or(0, |n| n + 1);
         if cells == 0 || cells % 3 != 0 {
             return Err(error(&format!("{cells} normal cells are not three equal stages")));
         }
@@ -75,11 +77,11 @@ mod tests {
 
     #[test]
     fn other_files_are_refused_with_the_reason() {
-        let message = |file: &Contents| {
-            BareNetwork::read_from(file, Path::new("x")).unwrap_err().to_string()
-        };
+        let message =
+            |file: &Contents| BareNetwork::read_from(file, Path::new("x")).unwrap_err().to_string();
         assert!(message(&contents(&[])).contains("no conv0.conv.weight"));
-        let file = contents(&[("conv0.conv.weight", &[8, 3, 3, 3]), ("last_linear.weight", &[5, 97])]);
+        let file =
+            contents(&[("conv0.conv.weight", &[8, 3, 3, 3]), ("last_linear.weight", &[5, 97])]);
         assert!(message(&file).contains("three equal stages"));
     }
 }

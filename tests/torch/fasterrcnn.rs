@@ -154,14 +154,19 @@ fn per_image(golden: &Golden, name: &str) -> Vec<Tensor> {
 }
 
 fn truths(golden: &Golden) -> Vec<Truth> {
-    let (all_boxes, labels) = (per_image(golden, "target_resized.boxes"), per_image(golden, "target.labels"));
+    let (all_boxes, labels) =
+        (per_image(golden, "target_resized.boxes"), per_image(golden, "target.labels"));
     all_boxes
         .iter()
         .zip(&labels)
         .map(|(b, l)| Truth {
             boxes: boxes::from_tensor(b),
             // Ours count classes from 0, without background.
-            labels: Vec::<i64>::try_from(l).unwrap().iter().map(|&l| Label(l as usize - 1)).collect(),
+            labels: Vec::<i64>::try_from(l)
+                .unwrap()
+                .iter()
+                .map(|&l| Label(l as usize - 1))
+                .collect(),
         })
         .collect()
 }
@@ -280,17 +285,15 @@ fn targets_and_samples_are_torchvision_s() {
             let (labels, matched) = rpn.assign(anchors, gt);
             assert_close("rpn labels", get("label"), &labels, 0.);
             let settings = &case.config.rpn;
-            let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
+            let (positive, negative) =
+                sample(&labels, settings.sampled, settings.positive_fraction);
             assert_exact("rpn positives", get("sampled_pos"), &positive);
             assert_exact("rpn negatives", get("sampled_neg"), &negative);
             if gt.size()[0] > 0 {
                 // Targets of anchors that are no object are never read.
                 let truth = gt.index_select(0, &matched.index_select(0, &positive));
-                let found = coder::encode(
-                    &truth,
-                    &anchors.index_select(0, &positive),
-                    coder::RPN_WEIGHTS,
-                );
+                let found =
+                    coder::encode(&truth, &anchors.index_select(0, &positive), coder::RPN_WEIGHTS);
                 let expected = get("reg_target").index_select(0, &positive);
                 assert_close("rpn targets", &expected, &found, LIMIT);
             }
@@ -298,13 +301,19 @@ fn targets_and_samples_are_torchvision_s() {
         let proposals = per_image(&golden, "rpn.proposals");
         for (i, found) in roi_head.sample(&proposals, &gt_boxes, &gt_labels).iter().enumerate() {
             let get = |name: &str| golden.get(&format!("roi.{name}.{i}"));
-            let expected = Tensor::cat(&[get("sampled_pos"), get("sampled_neg")], 0).sort(0, false).0;
+            let expected =
+                Tensor::cat(&[get("sampled_pos"), get("sampled_neg")], 0).sort(0, false).0;
             assert_exact("roi samples", &expected, &found.indices);
             assert_close("roi boxes", get("sampled_boxes"), &found.boxes, 0.);
             assert_exact("roi labels", get("sampled_labels"), &found.labels);
             let objects = found.labels.gt(0).nonzero().squeeze_dim(1);
             let picked = |t: &Tensor| t.index_select(0, &objects);
-            assert_close("roi targets", &picked(get("sampled_reg_target")), &picked(&found.targets), LIMIT);
+            assert_close(
+                "roi targets",
+                &picked(get("sampled_reg_target")),
+                &picked(&found.targets),
+                LIMIT,
+            );
         }
     }
 }
@@ -325,9 +334,15 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
         };
         let sampled: Vec<Sampled> = (0..gt_boxes.len())
             .map(|i| {
-                let get = |name: &str| golden.get(&format!("roi.sampled_{name}.{i}")).shallow_clone();
+                let get =
+                    |name: &str| golden.get(&format!("roi.sampled_{name}.{i}")).shallow_clone();
                 let labels = get("labels");
-                Sampled { indices: labels.shallow_clone(), boxes: get("boxes"), targets: get("reg_target"), labels }
+                Sampled {
+                    indices: labels.shallow_clone(),
+                    boxes: get("boxes"),
+                    targets: get("reg_target"),
+                    labels,
+                }
             })
             .collect();
         let (classifier, box_reg) = roi::losses(&output, &sampled);
@@ -371,7 +386,8 @@ fn four_steps_of_sgd_give_torch_s_losses_and_weights() {
         let (store, detector) = case.detector();
         let truths = truths(&golden);
         let mut train = case.config.train.clone();
-        (train.momentum, train.weight_decay, train.decay_norm, train.clip_norm) = (0.9, 1e-4, true, 0.);
+        (train.momentum, train.weight_decay, train.decay_norm, train.clip_norm) =
+            (0.9, 1e-4, true, 0.);
         let mut optimizer = Sgd::new(&store, &train);
         for step in 0..4 {
             let seed = (case.meta["config"]["seed"].as_i64().unwrap() + step) % (1 << 31);

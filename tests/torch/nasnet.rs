@@ -83,7 +83,11 @@ fn every_cell_and_the_logits_are_the_goldens() {
                     compared += 1;
                 }
             }
-            assert_eq!(compared, golden.iter().count() - 1, "every golden but the input is compared");
+            assert_eq!(
+                compared,
+                golden.iter().count() - 1,
+                "every golden but the input is compared"
+            );
         }
     }
 }
@@ -134,7 +138,9 @@ fn a_training_step_gives_the_golden_statistics_and_in_double_precision_the_golde
         assert_close("logits", golden.get("logits"), &logits, LIMIT);
         let variables = weights::named_variables(&store);
         let mut compared = 0;
-        for (name, tensor) in golden.iter().filter_map(|(n, t)| Some((n.strip_prefix("after.")?, t))) {
+        for (name, tensor) in
+            golden.iter().filter_map(|(n, t)| Some((n.strip_prefix("after.")?, t)))
+        {
             assert_close(&format!("{}: {name}", case.display()), tensor, &variables[name], LIMIT);
             compared += 1;
         }
@@ -168,7 +174,11 @@ fn a_changed_rule_is_seen() {
         assert!(moved_by(&case, |_| ()) <= LIMIT);
         assert!(moved_by(&case, flip_wiring) > 10. * LIMIT, "wiring, {}", case.display());
         assert!(moved_by(&case, flip_pooling) > 10. * LIMIT, "pooling, {}", case.display());
-        assert!(moved_by(&case, |b| b.norm_eps = 1e-2) > 10. * LIMIT, "epsilon, {}", case.display());
+        assert!(
+            moved_by(&case, |b| b.norm_eps = 1e-2) > 10. * LIMIT,
+            "epsilon, {}",
+            case.display()
+        );
     }
 }
 

@@ -253,8 +253,7 @@ fn same_padding_is_tensorflow_s() {
         if case.starts_with("depthwise") {
             let weight = get("weight");
             let (padded, padding) = same::pad(input, arguments["kernel"].as_i64().unwrap(), stride);
-            let found =
-                padded.conv2d::<Tensor>(weight, None, [stride, stride], padding, [1, 1], 4);
+            let found = padded.conv2d::<Tensor>(weight, None, [stride, stride], padding, [1, 1], 4);
             assert_close(case, get("output"), &found, LIMIT);
         } else {
             assert_close(case, get("max"), &same::max_pool(input, stride), LIMIT);

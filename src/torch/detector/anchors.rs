@@ -24,7 +24,8 @@ pub fn of_cell(anchors: &Anchors) -> Tensor {
 /// # Shapes
 /// `[H * W * A, 4]`.
 pub fn of_map(anchors: &Anchors, grid: [i64; 2], padded: [i64; 2], device: Device) -> Tensor {
-    let shifts = |n: i64, pixels: i64| Tensor::arange(n, (Kind::Float, device)) * (pixels / n.max(1));
+    let shifts =
+        |n: i64, pixels: i64| Tensor::arange(n, (Kind::Float, device)) * (pixels / n.max(1));
     let (ys, xs) = (shifts(grid[0], padded[0]), shifts(grid[1], padded[1]));
     let grids = Tensor::meshgrid_indexing(&[&ys, &xs], "ij");
     let (ys, xs) = (grids[0].reshape([-1]), grids[1].reshape([-1]));

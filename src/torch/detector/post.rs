@@ -26,7 +26,8 @@ pub fn select(
 ) -> Vec<Vec<Detection>> {
     let classes = output.class_logits.size()[1] as usize; // K + 1
     let scores = boxes::to_vec(&output.class_logits.softmax(1, Kind::Float)); // [R, K + 1]
-    let decoded = coder::decode(&output.box_regression, &Tensor::cat(regions, 0), coder::ROI_WEIGHTS);
+    let decoded =
+        coder::decode(&output.box_regression, &Tensor::cat(regions, 0), coder::ROI_WEIGHTS);
     let decoded = boxes::from_tensor(&decoded); // [R, K + 1]
     let mut first = 0;
     let mut images = Vec::with_capacity(sizes.len());
@@ -70,8 +71,7 @@ fn select_one(
 /// They are not clipped again, as torchvision does not.
 pub fn to_original(detections: &mut [Detection], resized: Size, original: Size) {
     let ratio = |original: usize, resized: usize| original as f32 / resized as f32;
-    let (sy, sx) =
-        (ratio(original.height, resized.height), ratio(original.width, resized.width));
+    let (sy, sx) = (ratio(original.height, resized.height), ratio(original.width, resized.width));
     for detection in detections {
         detection.bbox = detection.bbox.scaled(sy, sx);
     }

@@ -138,7 +138,9 @@ impl RoiHead {
         let crops = self.crops(map, regions);
         if crops.size()[0] == 0 {
             // No region in the whole batch: batch norm and reshapes refuse empty inputs.
-            let empty = |layer: &Linear| crops.new_zeros([0, layer.bias.size()[0]], (crops.kind(), crops.device()));
+            let empty = |layer: &Linear| {
+                crops.new_zeros([0, layer.bias.size()[0]], (crops.kind(), crops.device()))
+            };
             return RoiOutput {
                 class_logits: empty(&self.cls_score),
                 box_regression: empty(&self.bbox_pred),
@@ -149,7 +151,12 @@ impl RoiHead {
 
     /// For each region `[R, 4]` its class `[R]` (0 background, -1 unused) and the index of its ground
     /// truth `[R]`.
-    pub fn assign(&self, regions: &Tensor, gt_boxes: &Tensor, gt_labels: &Tensor) -> (Tensor, Tensor) {
+    pub fn assign(
+        &self,
+        regions: &Tensor,
+        gt_boxes: &Tensor,
+        gt_labels: &Tensor,
+    ) -> (Tensor, Tensor) {
         let none = || Tensor::zeros([regions.size()[0]], (Kind::Int64, regions.device()));
         if gt_boxes.size()[0] == 0 {
             return (none(), none());
@@ -193,9 +200,8 @@ impl RoiHead {
 
 /// Losses of the classes and of the boxes over all sampled regions of the batch.
 pub fn losses(output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
-    let join = |f: fn(&Sampled) -> &Tensor| {
-        Tensor::cat(&sampled.iter().map(f).collect::<Vec<_>>(), 0)
-    };
+    let join =
+        |f: fn(&Sampled) -> &Tensor| Tensor::cat(&sampled.iter().map(f).collect::<Vec<_>>(), 0);
     let (labels, targets) = (join(|s| &s.labels), join(|s| &s.targets));
     let count = labels.size()[0];
     let classifier = losses::cross_entropy_mean(&output.class_logits, &labels);

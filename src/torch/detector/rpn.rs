@@ -114,8 +114,11 @@ impl Rpn {
                 let large = boxes::at_least(&clipped, SMALLEST_SIDE);
                 let clipped = clipped.index_select(0, &large);
                 let scores = logits.select(0, image).sigmoid().index_select(0, &large);
-                let mut kept =
-                    nms(&boxes::from_tensor(&clipped), &boxes::to_vec(&scores), self.settings.nms_iou);
+                let mut kept = nms(
+                    &boxes::from_tensor(&clipped),
+                    &boxes::to_vec(&scores),
+                    self.settings.nms_iou,
+                );
                 kept.truncate(post);
                 let kept: Vec<i64> = kept.into_iter().map(|i| i as i64).collect();
                 let kept = Tensor::from_slice(&kept).to_device(clipped.device());

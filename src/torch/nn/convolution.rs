@@ -17,7 +17,14 @@ pub struct Convolution {
 
 impl Convolution {
     /// Makes `path.weight`. With `groups = C_in` it is depthwise.
-    pub fn new(path: &Path, inputs: usize, outputs: usize, kernel: usize, stride: usize, groups: usize) -> Self {
+    pub fn new(
+        path: &Path,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        groups: usize,
+    ) -> Self {
         let shape = [outputs, inputs / groups, kernel, kernel].map(|n| n as i64);
         let weight = Init::PytorchDefault.weight(path, "weight", &shape);
         Self { weight, stride: stride as i64, groups: groups as i64 }
@@ -52,6 +59,13 @@ impl Convolution {
     }
 
     fn with_padding(&self, xs: &Tensor, padding: [i64; 2]) -> Tensor {
-        xs.conv2d::<Tensor>(&self.weight, None, [self.stride, self.stride], padding, [1, 1], self.groups)
+        xs.conv2d::<Tensor>(
+            &self.weight,
+            None,
+            [self.stride, self.stride],
+            padding,
+            [1, 1],
+            self.groups,
+        )
     }
 }

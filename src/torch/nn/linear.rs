@@ -1,8 +1,8 @@
 //! Linear layers and convolutions with bias, and how weights start.
 
+use tch::Tensor;
 use tch::nn::Path;
 use tch::nn::init::Init as TchInit;
-use tch::Tensor;
 
 /// How a weight starts.
 #[derive(Debug, Clone, Copy)]

@@ -41,7 +41,8 @@ impl Mode {
 #[track_caller]
 pub fn nchw(map: &Tensor) -> [i64; 4] {
     let size = map.size();
-    <[i64; 4]>::try_from(size.as_slice()).unwrap_or_else(|_| panic!("expected [N, C, H, W], got {size:?}"))
+    <[i64; 4]>::try_from(size.as_slice())
+        .unwrap_or_else(|_| panic!("expected [N, C, H, W], got {size:?}"))
 }
 
 /// The same tensor with channels innermost in memory, which libtorch's convolutions then keep.

@@ -4,7 +4,7 @@ use detect::nasnet::names;
 use tch::Tensor;
 use tch::nn::Path;
 
-use super::{at, BatchNorm, Convolution, Mode, NormSettings};
+use super::{BatchNorm, Convolution, Mode, NormSettings, at};
 
 /// One half: depthwise, pointwise, batch norm. The ReLU before it is the caller's.
 #[derive(Debug)]

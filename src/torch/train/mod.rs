@@ -21,8 +21,8 @@ use detect::fail;
 use detect::failure::{Exit, OrExit as _};
 use detect::weights::{Contents, ModelInfo, model::Trained};
 use serde_json::json;
-use tch::nn::VarStore;
 use tch::Device;
+use tch::nn::VarStore;
 
 use crate::backbone::NasNet;
 use crate::detector::{FasterRcnn, Losses, Truth};
@@ -222,11 +222,15 @@ impl Trainer {
         lr: f64,
         batch: &Batch,
     ) -> anyhow::Result<T> {
-        let parts: Vec<String> =
-            Losses::NAMES.iter().zip(losses).map(|(name, value)| format!("{name} {value}")).collect();
+        let parts: Vec<String> = Losses::NAMES
+            .iter()
+            .zip(losses)
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
         let ids: Vec<String> = batch.samples.iter().map(|s| s.image_id.to_string()).collect();
         let frozen = self.setup.config.backbone.norm == NormMode::Frozen;
-        let advice = if frozen { "a lower train.lr" } else { "a lower train.lr or a longer warm-up" };
+        let advice =
+            if frozen { "a lower train.lr" } else { "a lower train.lr or a longer warm-up" };
         fail!(
             Exit::NonFinite,
             "{what} is not finite at step {} (lr {lr}): {}; image ids {}. Nothing of this step was saved; {} holds the last good weights. Try {advice}",
@@ -239,7 +243,11 @@ impl Trainer {
 
     fn record(&mut self, line: &serde_json::Value) -> anyhow::Result<()> {
         let written = self.metrics.write(line);
-        written.with_context(|| format!("cannot write {}", self.setup.run.join("metrics.jsonl").display())).or_exit(Exit::Output)
+        written
+            .with_context(|| {
+                format!("cannot write {}", self.setup.run.join("metrics.jsonl").display())
+            })
+            .or_exit(Exit::Output)
     }
 
     /// The network whose weights are judged and kept.
@@ -300,10 +308,8 @@ impl Trainer {
     /// Writes the network as the run's model file.
     fn keep(&self, ap: Option<f64>) -> anyhow::Result<()> {
         let config = &self.setup.config;
-        let mut contents = Contents {
-            tensors: weights::collect(&self.judged().store, ""),
-            ..Contents::default()
-        };
+        let mut contents =
+            Contents { tensors: weights::collect(&self.judged().store, ""), ..Contents::default() };
         if config.train.half_precision_model {
             weights::halve(&mut contents);
         }
@@ -341,7 +347,8 @@ fn only(contents: &Contents, prefix: &str) -> Contents {
 /// The seed of libtorch's generator for a step: well mixed, so that neighbours have nothing in common
 /// (the finaliser of SplitMix64).
 fn seed_of(seed: u64, step: usize) -> i64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (step as u64).wrapping_add(0x1234_5678_9abc_def1);
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (step as u64).wrapping_add(0x1234_5678_9abc_def1);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((z ^ (z >> 31)) >> 1) as i64

@@ -39,14 +39,10 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         loader: &Loader { threads: 1, prefetch: 4 },
     };
     let bar = log::bar(dataset.images.len(), 0, "images");
-    let run = evaluate::run(
-        model.network(),
-        &model.info.categories,
-        &dataset,
-        reading,
-        device,
-        |n| bar.inc(n as u64),
-    );
+    let run =
+        evaluate::run(model.network(), &model.info.categories, &dataset, reading, device, |n| {
+            bar.inc(n as u64)
+        });
     bar.finish_and_clear();
     for error in &run.failed {
         tracing::error!("{error}; it counts as an image without detections");

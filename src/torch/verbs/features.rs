@@ -62,7 +62,11 @@ fn of_model(
     device: Device,
 ) -> anyhow::Result<Loaded> {
     if args.wiring.is_some() || args.pooling.is_some() {
-        return fail!(Exit::Usage, "--wiring and --pooling are for bare state dicts; {} says both itself", path.display());
+        return fail!(
+            Exit::Usage,
+            "--wiring and --pooling are for bare state dicts; {} says both itself",
+            path.display()
+        );
     }
     let info = ModelInfo::read_from(contents, path).or_exit(Exit::Weights)?;
     let store = VarStore::new(device);
@@ -97,7 +101,11 @@ fn bare(
         None if found.name == BackboneName::LARGE && found.classes == 1000 => Pooling::Timm,
         None => Pooling::Tf,
     };
-    tracing::info!("{}, {} classes, {wiring:?} wiring, {pooling:?} pooling", found.name, found.classes);
+    tracing::info!(
+        "{}, {} classes, {wiring:?} wiring, {pooling:?} pooling",
+        found.name,
+        found.classes
+    );
     let section = config::Backbone {
         name: found.name,
         wiring,
@@ -121,11 +129,20 @@ fn images(path: &Path, input: Option<&config::Input>) -> anyhow::Result<Tensor> 
         let contents = Contents::read(path).or_exit(Exit::Data)?;
         let stored = ["image", "input"].iter().find_map(|name| contents.tensors.get(*name));
         let Some(stored) = stored else {
-            return fail!(Exit::Data, "{} has neither a tensor 'image' nor 'input'", path.display());
+            return fail!(
+                Exit::Data,
+                "{} has neither a tensor 'image' nor 'input'",
+                path.display()
+            );
         };
         let fits = matches!(stored.shape.as_slice(), [n, 3, h, w] if *n > 0 && *h > 2 && *w > 2);
         if !fits {
-            return fail!(Exit::Data, "{}: expected [N, 3, H, W] of at least 3 pixels a side, found {:?}", path.display(), stored.shape);
+            return fail!(
+                Exit::Data,
+                "{}: expected [N, 3, H, W] of at least 3 pixels a side, found {:?}",
+                path.display(),
+                stored.shape
+            );
         }
         return Ok(weights::from_stored(stored).to_kind(tch::Kind::Float));
     }
@@ -135,7 +152,11 @@ fn images(path: &Path, input: Option<&config::Input>) -> anyhow::Result<Tensor> 
     }
     let size = decoded.image.size;
     if size.height < 3 || size.width < 3 {
-        return fail!(Exit::Data, "{} is {size}; the network needs at least 3 pixels a side", path.display());
+        return fail!(
+            Exit::Data,
+            "{} is {size}; the network needs at least 3 pixels a side",
+            path.display()
+        );
     }
     let own = config::Input {
         short_side: size.height.min(size.width),

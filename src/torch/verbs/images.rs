@@ -9,7 +9,6 @@ use detect::cli::DetectArgs;
 use detect::data::image::{self, Rgb};
 use detect::data::{Category, loader};
 use detect::draw::{self, Labelled};
-use detect::fail;
 use detect::failure::{Exit, OrExit as _};
 use detect::geometry::Detection;
 use detect::weights::model;
@@ -58,7 +57,12 @@ pub(super) fn run(args: &DetectArgs) -> anyhow::Result<Exit> {
     if files.len() < 2 {
         bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
     }
-    let mut output = Output { args, categories: &model.info.categories, taken: HashSet::new(), json: Vec::new() };
+    let mut output = Output {
+        args,
+        categories: &model.info.categories,
+        taken: HashSet::new(),
+        json: Vec::new(),
+    };
     for chunk in files.chunks(args.batch.into()) {
         let mut images: Vec<(&PathBuf, Rgb)> = Vec::new();
         for file in chunk {
@@ -114,7 +118,11 @@ fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
     }
     found.sort();
     if found.is_empty() {
-        return Err(format!("the folder {} holds no images ({})", input.display(), EXTENSIONS.join(", ")));
+        return Err(format!(
+            "the folder {} holds no images ({})",
+            input.display(),
+            EXTENSIONS.join(", ")
+        ));
     }
     Ok(found)
 }
@@ -125,7 +133,10 @@ fn read(file: &Path) -> anyhow::Result<Rgb> {
         let mut bytes = Vec::new();
         // One byte over what any image may have, so that an endless stream ends.
         let limit = image::MAX_DECODED_BYTES + 1;
-        std::io::stdin().take(limit).read_to_end(&mut bytes).context("cannot read standard input")?;
+        std::io::stdin()
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .context("cannot read standard input")?;
         let mut copy = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
         copy.write_all(&bytes).context("cannot write a temporary file")?;
         image::decode(copy.path()).context("standard input")?
@@ -186,7 +197,13 @@ impl Output<'_> {
         })
     }
 
-    fn table(&self, file: &Path, image: &Rgb, found: &[Detection], picture: Option<&Path>) -> String {
+    fn table(
+        &self,
+        file: &Path,
+        image: &Rgb,
+        found: &[Detection],
+        picture: Option<&Path>,
+    ) -> String {
         use std::fmt::Write as _;
         let objects = if found.len() == 1 { "object" } else { "objects" };
         let mut text = format!(
@@ -262,7 +279,8 @@ mod tests {
         }
         std::fs::create_dir(dir.path().join("folder.jpg")).unwrap();
         let found = expand(dir.path()).unwrap();
-        let names: Vec<_> = found.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> =
+            found.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.jpg", "b.PNG"]);
         let error = expand(&dir.path().join("folder.jpg")).unwrap_err();
         assert!(error.contains("holds no images"), "{error}");

@@ -45,7 +45,12 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     if let Some(val) = &val
         && !val.categories.iter().any(|c| train.categories.iter().any(|t| t.id == c.id))
     {
-        return fail!(Exit::Data, "the splits '{}' and '{}' share no category", config.data.train, config.data.val);
+        return fail!(
+            Exit::Data,
+            "the splits '{}' and '{}' share no category",
+            config.data.train,
+            config.data.val
+        );
     }
     let run_folder = match (&args.resume, &args.out) {
         (Some(run), _) => run.clone(),
@@ -144,8 +149,8 @@ fn resumed_config(args: &TrainArgs, own: &Config) -> anyhow::Result<Config> {
     if changes.is_empty() {
         return Ok(own.clone());
     }
-    let changed =
-        Config::from_toml(&own.to_toml(), "the run's configuration", &changes).or_exit(Exit::Usage)?;
+    let changed = Config::from_toml(&own.to_toml(), "the run's configuration", &changes)
+        .or_exit(Exit::Usage)?;
     if changed != *own && !args.override_resume {
         let keys: Vec<String> = changes.iter().map(ToString::to_string).collect();
         return fail!(

@@ -65,7 +65,10 @@ pub(crate) fn difference(golden: &Tensor, candidate: &Tensor) -> f64 {
 pub(crate) fn assert_close(what: &str, golden: &Tensor, candidate: &Tensor, limit: f64) {
     assert_eq!(golden.size(), candidate.size(), "{what}: shapes differ");
     let found = difference(golden, candidate);
-    assert!(found <= limit, "{what}: differs by {found:.2e} of the largest value (limit {limit:.0e})");
+    assert!(
+        found <= limit,
+        "{what}: differs by {found:.2e} of the largest value (limit {limit:.0e})"
+    );
 }
 
 /// Fails unless two tensors of integers are the same.
@@ -74,7 +77,10 @@ pub(crate) fn assert_exact(what: &str, golden: &Tensor, candidate: &Tensor) {
     assert_eq!(golden.size(), candidate.size(), "{what}: shapes differ");
     let golden = golden.to_kind(Kind::Int64);
     let candidate = candidate.to_kind(Kind::Int64);
-    assert!(golden.equal(&candidate), "{what}: differs\n golden    {golden:?}\n candidate {candidate:?}");
+    assert!(
+        golden.equal(&candidate),
+        "{what}: differs\n golden    {golden:?}\n candidate {candidate:?}"
+    );
 }
 
 /// The JSON file at `path`.

@@ -1,0 +1,95 @@
+//! Every recipe in configs/ works, and is compiled in; overrides and mistakes are told clearly.
+
+use std::fs;
+use std::path::Path;
+
+use detect::config::{Config, ConfigError, Override, RECIPES, recipe_for};
+use detect::nasnet::BackboneName;
+
+fn set(text: &str) -> Result<Config, ConfigError> {
+    Config::recipe("tiny", &[text.parse::<Override>()?])
+}
+
+#[test]
+fn every_recipe_is_whole_compiled_in_and_called_like_its_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let config = Config::from_file(&path, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(config.name, name);
+        assert_eq!(Config::recipe(&name, &[]).unwrap(), config, "compiled in");
+        let again = Config::from_toml(&config.to_toml(), "text", &[]).unwrap();
+        assert_eq!(again, config, "written and read again");
+        let header = fs::read_to_string(&path).unwrap();
+        assert!(header.contains("detect train"), "{name} names its command");
+        files += 1;
+    }
+    assert_eq!(files, RECIPES.len());
+}
+
+#[test]
+fn published_backbones_have_recipes_of_their_own() {
+    for (name, recipe) in [
+        (BackboneName::LARGE, "nasnet_large_coco"),
+        (BackboneName::MOBILE, "nasnet_mobile_coco"),
+        ("nasnet-a-2@192".parse().unwrap(), "default"),
+    ] {
+        assert_eq!(recipe_for(name), recipe);
+    }
+    let large = Config::recipe("nasnet_large_coco", &[]).unwrap();
+    assert_eq!(large.backbone.name, BackboneName::LARGE);
+}
+
+#[test]
+fn keys_can_be_changed_by_name() {
+    assert_eq!(set("train.lr=0.5").unwrap().train.lr, 0.5);
+    assert_eq!(set("backbone.name=nasnet-a-2@192").unwrap().backbone.name.channels, 192);
+    assert_eq!(set("anchors.sizes=[8.0, 16.0]").unwrap().anchors.sizes, [8., 16.]);
+    assert_eq!(set("train.augment.flip=0").unwrap().train.augment.flip, 0.);
+}
+
+#[test]
+fn mistakes_name_the_key() {
+    let message = |text: &str| {
+        let error = set(text).map(|_| ()).expect_err(text);
+        format!("{:#}", anyhow::Error::new(error))
+    };
+    for (text, part) in [
+        ("train.lr", "expected KEY=VALUE"),
+        ("train.lr=fast", "train.lr"),
+        ("train.rate=1", "unknown field `rate`"),
+        ("trains.lr=1", "no section 'trains'"),
+        ("train.lr=-1", "train.lr: must be positive"),
+        ("train.batch=0", "train.batch: must be at least 1"),
+        ("backbone.name=resnet50", "not a backbone"),
+        ("backbone.name=nasnet-a-5@1538", "nasnet-a-5@1536"),
+        ("detector.cut=last", "'tail' needs detector.cut = 'pair'"),
+        ("detector.rules=tf", "not built yet"),
+        ("anchors.sizes=[]", "anchors"),
+        ("rpn.nms_iou=1.5", "rpn.nms_iou: must be between 0 and 1"),
+        ("input.short_side=7", "input.short_side"),
+        ("name=a/b", "name"),
+    ] {
+        let found = message(text);
+        assert!(found.contains(part), "{text}: {found}");
+    }
+    let unknown = Config::recipe("no-such", &[]).unwrap_err().to_string();
+    assert!(unknown.contains("no recipe 'no-such'") && unknown.contains("bccd"), "{unknown}");
+}
+
+#[test]
+fn a_mistake_in_a_file_is_shown_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.toml");
+    let text = RECIPES[0].1.replace("[rpn]", "[rpn]\nsampeld = 3");
+    fs::write(&path, text).unwrap();
+    let error = Config::from_file(&path, &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("bad.toml") && error.contains("sampeld") && error.contains('^'),
+        "{error}"
+    );
+    let missing = Config::from_file(&dir.path().join("none.toml"), &[]).unwrap_err().to_string();
+    assert!(missing.contains("none.toml"), "{missing}");
+}

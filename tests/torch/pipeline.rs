@@ -1,0 +1,260 @@
+//! Training as a whole: it learns, goes on after a kill as if nothing had happened, and stops when it must.
+
+#[path = "common/program.rs"]
+mod program;
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use detect::weights::Contents;
+use program::{expect_code, metrics, program, run, small_scenes};
+use serde_json::Value;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// What a step did, without how long it took.
+fn without_times(mut line: Value) -> Value {
+    for key in ["data_s", "step_s", "images_per_s"] {
+        line.as_object_mut().unwrap().remove(key);
+    }
+    line
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 7, 2); // 7 images in batches of 2: the last step of an epoch is short
+    let common =
+        ["train", "--config", "tiny", "--data", text(&data), "--steps", "40", "--threads", "1"];
+    let straight = dir.path().join("straight");
+    expect_code(&run(&[&common[..], &["--out", text(&straight)]].concat()), 0);
+
+    let killed = dir.path().join("killed");
+    let mut child = program()
+        .args(common)
+        .args(["--out", text(&killed)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    // Killed after the checkpoint of step 20 and some steps more.
+    let lines =
+        || fs::read_to_string(killed.join("metrics.jsonl")).unwrap_or_default().lines().count();
+    while lines() < 23 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        assert!(started.elapsed() < Duration::from_secs(300), "no progress");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap(); // SIGKILL
+    assert_eq!(child.wait().unwrap().code(), None, "it was killed");
+    assert!(!killed.join("best.safetensors").exists(), "it had not finished");
+
+    expect_code(&run(&["train", "--resume", text(&killed), "--threads", "1"]), 0);
+    let read = |run: &Path| Contents::read(&run.join("last.safetensors")).unwrap();
+    let (a, b) = (read(&straight), read(&killed));
+    assert!(a.tensors.keys().any(|k| k.starts_with("ema.")), "the average is saved");
+    assert!(a.tensors.keys().any(|k| k.starts_with("optim.")), "the momentum is saved");
+    assert_eq!(a.tensors, b.tensors, "weights, average and momentum, bit for bit");
+    let steps =
+        |run: &Path| metrics(run, "step").into_iter().map(without_times).collect::<Vec<_>>();
+    assert_eq!(steps(&straight).len(), 40);
+    assert_eq!(steps(&straight), steps(&killed), "losses, norms and rates of every step");
+    let scores = |run: &Path| metrics(run, "eval")[0]["stats"].clone();
+    assert_eq!(scores(&straight), scores(&killed));
+}
+
+#[test]
+fn two_images_are_learnt_by_heart() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 2, 1);
+    // Judged on what it learned from.
+    fs::copy(data.join("annotations/train.json"), data.join("annotations/val.json")).unwrap();
+    let out = dir.path().join("run");
+    let output = run(&[
+        "train",
+        "--config",
+        "tiny",
+        "--data",
+        text(&data),
+        "--out",
+        text(&out),
+        "--threads",
+        "1",
+        "--steps",
+        "300",
+        "--lr",
+        "0.05",
+        "--image-size",
+        "160x256",
+        "--set",
+        "backbone.drop_path_keep=1.0",
+        "--set",
+        "train.checkpoint_every=300",
+        "--set",
+        "train.augment.flip=0.0",
+        "--set",
+        "train.augment.scale=[1.0, 1.0]",
+        "--set",
+        "train.augment.color=0.0",
+    ]);
+    expect_code(&output, 0);
+    let ap50 = metrics(&out, "eval")[0]["AP50"].as_f64().unwrap();
+    assert!(ap50 > 0.5, "AP50 {ap50}");
+    let loss = |line: &Value| line["loss"].as_f64().unwrap();
+    let steps = metrics(&out, "step");
+    assert!(loss(steps.last().unwrap()) < 0.5 * loss(&steps[0]));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_names_the_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 4, 1);
+    let out = dir.path().join("run");
+    let output = run(&[
+        "train",
+        "--config",
+        "tiny",
+        "--data",
+        text(&data),
+        "--out",
+        text(&out),
+        "--threads",
+        "1",
+        "--steps",
+        "30",
+        "--lr",
+        "1e18",
+        "--set",
+        "train.warmup_steps=1",
+        "--set",
+        "train.clip_norm=0.0",
+        "--set",
+        "train.checkpoint_every=1",
+    ]);
+    let said = expect_code(&output, 8);
+    for part in [
+        "not finite at step",
+        "loss_classifier",
+        "loss_rpn_box_reg",
+        "image ids",
+        "last.safetensors",
+    ] {
+        assert!(said.contains(part), "no '{part}' in: {said}");
+    }
+    let saved = Contents::read(&out.join("last.safetensors")).unwrap();
+    let step: Value = serde_json::from_str(&saved.metadata["state"]).unwrap();
+    assert_eq!(
+        step["step"].as_u64().unwrap() as usize,
+        metrics(&out, "step").len(),
+        "nothing bad was saved"
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_noticed_and_the_one_before_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 4, 1);
+    let out = dir.path().join("run");
+    let arguments = [
+        "train",
+        "--config",
+        "tiny",
+        "--data",
+        text(&data),
+        "--out",
+        text(&out),
+        "--threads",
+        "1",
+        "--steps",
+        "4",
+        "--set",
+        "train.checkpoint_every=2",
+    ];
+    expect_code(&run(&arguments), 0);
+    // A second run into the same folder would overwrite the first.
+    assert!(expect_code(&run(&arguments), 2).contains("--resume"));
+
+    let last = out.join("last.safetensors");
+    let mut bytes = fs::read(&last).unwrap();
+    let at = bytes.len() - 5;
+    bytes[at] ^= 1;
+    fs::write(&last, &bytes).unwrap();
+    let said = expect_code(&run(&["train", "--resume", text(&out), "--threads", "1"]), 0);
+    assert!(said.contains("checksum") && said.contains("prev.safetensors"), "{said}");
+    assert!(said.contains("after step 2 of 4"), "{said}");
+
+    fs::write(&last, b"no").unwrap();
+    fs::write(out.join("prev.safetensors"), b"no").unwrap();
+    let said = expect_code(&run(&["train", "--resume", text(&out)]), 3);
+    assert!(said.contains("no usable checkpoint"), "{said}");
+}
+
+#[test]
+fn a_run_is_continued_with_its_own_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 4, 1);
+    let out = dir.path().join("run");
+    expect_code(
+        &run(&[
+            "train",
+            "--config",
+            "tiny",
+            "--data",
+            text(&data),
+            "--out",
+            text(&out),
+            "--threads",
+            "1",
+            "--steps",
+            "2",
+        ]),
+        0,
+    );
+    let said = expect_code(&run(&["train", "--resume", text(&out), "--lr", "0.5"]), 2);
+    assert!(said.contains("train.lr=0.5") && said.contains("--override-resume"), "{said}");
+}
+
+#[test]
+fn a_run_folder_in_use_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 4, 1);
+    let out = dir.path().join("run");
+    fs::create_dir(&out).unwrap();
+    let lock = fs::File::create(out.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let output = run(&[
+        "train",
+        "--config",
+        "tiny",
+        "--data",
+        text(&data),
+        "--out",
+        text(&out),
+        "--steps",
+        "1",
+    ]);
+    assert!(expect_code(&output, 6).contains("in use"));
+    assert!(!out.join("metrics.jsonl").exists());
+}
+
+#[test]
+fn training_without_a_usable_data_set_says_what_is_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = program().args(["train"]).current_dir(dir.path()).output().unwrap();
+    let said = expect_code(&output, 3);
+    assert!(said.contains("annotations") && said.contains("cocodataset.org"), "{said}");
+    assert!(!dir.path().join("runs").exists(), "no run folder is left behind");
+    let output = run(&["train", "--backbone", "resnet50", "--data", text(dir.path())]);
+    assert!(expect_code(&output, 2).contains("not a backbone"));
+}
