@@ -77,10 +77,8 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 
 /// `error`, with an exit code unless it has one.
 pub fn with_exit(exit: Exit, error: anyhow::Error) -> anyhow::Error {
-    if error.chain().any(|e| e.is::<Coded>()) {
-        return error;
-    }
-    anyhow::Error::new(Coded { exit, error })
+    let coded = error.chain().find_map(|e| e.downcast_ref::<Coded>()).is_some();
+    if coded { error } else { anyhow::Error::new(Coded { exit, error }) }
 }
 
 /// `bail!` with an exit code: `return fail!(Exit::Usage, "no such split '{name}'")`.

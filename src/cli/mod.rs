@@ -3,6 +3,8 @@
 //! Both programs parse with these types. `detect` runs the verbs here and hands the rest to
 //! `detect-torch`, which lies beside it (see [`handover`]).
 
+#![expect(clippy::doc_markdown, reason = "these docs are the help texts")]
+
 mod check;
 mod doctor;
 mod eval;

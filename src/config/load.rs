@@ -94,13 +94,11 @@ impl Override {
                 at.insert(part.into(), self.value.clone());
                 return Ok(());
             }
-            at = match at.get_mut(part) {
-                Some(toml::Value::Table(inner)) => inner,
-                _ => {
-                    let reason = format!("there is no section '{part}'");
-                    return Err(ConfigError::Override { text: text(), reason });
-                }
+            let Some(toml::Value::Table(inner)) = at.get_mut(part) else {
+                let reason = format!("there is no section '{part}'");
+                return Err(ConfigError::Override { text: text(), reason });
             };
+            at = inner;
         }
         Err(ConfigError::Override { text: text(), reason: "the key is empty".into() })
     }
@@ -172,7 +170,7 @@ impl Config {
         if self.backbone.stem_filters == 0 || self.backbone.stem_filters > 1024 {
             return refuse("backbone.stem_filters", "must be 1 to 1024");
         }
-        if !(self.backbone.norm_eps > 0.) {
+        if self.backbone.norm_eps.is_nan() || self.backbone.norm_eps <= 0. {
             return refuse("backbone.norm_eps", "must be positive");
         }
         fraction("backbone.norm_momentum", self.backbone.norm_momentum)?;

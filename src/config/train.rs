@@ -32,7 +32,7 @@ pub struct Train {
     pub warmup_steps: usize,
     /// SGD's momentum.
     pub momentum: f64,
-    /// Added to the gradient, times the weight, as PyTorch's SGD does.
+    /// Added to the gradient, times the weight, as SGD of `torch` does.
     pub weight_decay: f64,
     /// Whether batch norm's gamma and beta decay too.
     pub decay_norm: bool,

@@ -315,9 +315,9 @@ impl NasNet {
                     .iter()
                     .any(|cell| cell.site.current == map || cell.site.previous == map)
             };
-            for j in 0..=i {
-                if maps[j].is_some() && !keep.contains(&Map(j)) && !read_later(Map(j)) {
-                    maps[j] = None;
+            for (j, map) in maps[..=i].iter_mut().enumerate() {
+                if !keep.contains(&Map(j)) && !read_later(Map(j)) {
+                    *map = None;
                 }
             }
         }

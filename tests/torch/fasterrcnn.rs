@@ -1,13 +1,19 @@
 //! Faster R-CNN against torchvision: each stage from the golden input of that stage, then end to end,
 //! in evaluation and in training, with losses, gradients and four steps of SGD.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic, and say what is skipped"
+)]
+
 mod common;
 
 use std::path::{Path, PathBuf};
 
 use common::{Golden, assert_close, assert_exact, json, oracle};
 use detect::config::{Config, Input, NormMode};
-use detect::geometry::{Box2, Label, Size};
+use detect::geometry::{Box2, Detection, Label, Size};
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone, CutSpec};
 use detect_torch::detector::assign::sample;
@@ -234,7 +240,7 @@ fn every_stage_is_torchvision_s() {
     }
 }
 
-fn check_detections(golden: &Golden, found: Vec<Vec<detect::geometry::Detection>>, name: &str) {
+fn check_detections(golden: &Golden, found: &[Vec<Detection>], name: &str) {
     for (i, detections) in found.iter().enumerate() {
         let boxes_of: Vec<Box2> = detections.iter().map(|d| d.bbox).collect();
         let scores: Vec<f32> = detections.iter().map(|d| d.score).collect();
@@ -259,7 +265,7 @@ fn detections_are_torchvision_s() {
         };
         let regions = per_image(&golden, "roi.boxes");
         let found = post::select(&output, &regions, &sizes(&golden), &case.config.roi);
-        check_detections(&golden, found, "det_resized.boxes");
+        check_detections(&golden, &found, "det_resized.boxes");
         // End to end, and back to the original pixels.
         let mut found = detector.detect(&images(&golden));
         for (i, detections) in found.iter_mut().enumerate() {
@@ -267,7 +273,7 @@ fn detections_are_torchvision_s() {
             let original = Size::new(image[1] as usize, image[2] as usize);
             post::to_original(detections, sizes(&golden)[i], original);
         }
-        check_detections(&golden, found, "det.boxes");
+        check_detections(&golden, &found, "det.boxes");
     }
 }
 

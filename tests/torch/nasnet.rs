@@ -3,6 +3,12 @@
 //! The goldens come from timm's cells, rewired for any number of cells and either second input, with
 //! average pools that do not count padding; they were checked against TF-slim's and Cadene's networks.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic, and say what is skipped"
+)]
+
 mod common;
 
 use std::path::Path;

@@ -4,6 +4,12 @@
 //! operators have no counterpart here and are not compared: `giou`, which no loss of ours uses, and
 //! `fpn_level`, since there is no feature pyramid.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic, and say what is skipped"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -147,8 +153,8 @@ fn matching_and_sampling_are_torchvision_s() {
 
 #[test]
 fn losses_and_their_gradients_are_torch_s() {
-    let Some((_, golden)) = group("losses") else { return };
     type Loss = fn(&Tensor, &Tensor) -> Tensor;
+    let Some((_, golden)) = group("losses") else { return };
     let cases: [(&str, Loss); 3] = [
         ("smooth_l1_beta_1_9_sum", losses::smooth_l1_sum),
         ("bce_logits_mean", losses::binary_cross_entropy_mean),

@@ -1,5 +1,11 @@
 //! The other verbs that need a network: detection in images, evaluation of a model, features.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic, and say what is skipped"
+)]
+
 mod common;
 #[path = "common/program.rs"]
 mod program;

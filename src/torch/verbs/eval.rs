@@ -41,7 +41,7 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
     let bar = log::bar(dataset.images.len(), 0, "images");
     let run =
         evaluate::run(model.network(), &model.info.categories, &dataset, reading, device, |n| {
-            bar.inc(n as u64)
+            bar.inc(n as u64);
         });
     bar.finish_and_clear();
     for error in &run.failed {

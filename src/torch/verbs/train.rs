@@ -69,15 +69,12 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         setup.config.train.batch,
         run_folder.display()
     );
-    let trainer = match resumed {
-        Some((contents, state, path)) => {
-            tracing::info!("going on after step {} of {}", state.step, state.total);
-            Trainer::resume(setup, &contents, state, &path)?
-        }
-        None => {
-            let init = args.init.as_deref().map(read_init).transpose()?;
-            Trainer::start(setup, init.as_ref())?
-        }
+    let trainer = if let Some((contents, state, path)) = resumed {
+        tracing::info!("going on after step {} of {}", state.step, state.total);
+        Trainer::resume(setup, &contents, state, &path)?
+    } else {
+        let init = args.init.as_deref().map(read_init).transpose()?;
+        Trainer::start(setup, init.as_ref())?
     };
     let evaluation = trainer.run()?;
     drop(lock);
