@@ -1,5 +1,6 @@
-//! The order of the layers in src/lib.rs, kept: a module uses only modules to its left, none knows of
-//! tch, the program does not link libtorch, and no file is too long to be read at once.
+//! The order of the layers in each package's lib.rs, kept: a module uses only modules to its left. The
+//! root package knows nothing of tch, its program does not link libtorch, and no file is too long to be
+//! read at once.
 
 #![expect(clippy::unwrap_used, reason = "a test; clippy allows it only inside #[test] functions")]
 
@@ -11,47 +12,58 @@ const MOST_LINES: usize = 450;
 
 #[test]
 fn a_module_uses_only_modules_to_its_left() {
-    let layers = layers();
     let mut wrong = Vec::new();
-    for (file, text) in root_package() {
-        let path = module_path(&file);
-        // lib.rs only names the modules; main.rs is the program on top.
-        let Some(own) = path.first() else { continue };
-        let Some(rank) = rank(&layers, own) else {
-            wrong.push(format!("{}: '{own}' is in no layer of src/lib.rs", file.display()));
-            continue;
-        };
-        for used in uses(&tokens(&text), path.len()) {
-            let allowed = match self::rank(&layers, &used) {
-                _ if used == *own => true,
-                Some(other) => other < rank,
-                None => false,
+    for package in packages() {
+        let layers = layers(&package);
+        for (file, text) in files(&package) {
+            let path = module_path(&package, &file);
+            // lib.rs only names the modules; main.rs is the program on top, build.rs no part of it.
+            let Some(own) = path.first().filter(|own| *own != "build") else { continue };
+            let Some(rank) = rank(&layers, own) else {
+                wrong.push(format!("{}: '{own}' is in no layer of its lib.rs", file.display()));
+                continue;
             };
-            if !allowed {
-                wrong.push(format!("{}: {own} uses {used}", file.display()));
+            for used in uses(&tokens(&text), path.len()) {
+                let allowed = match self::rank(&layers, &used) {
+                    _ if used == *own => true,
+                    Some(other) => other < rank,
+                    None => false,
+                };
+                if !allowed {
+                    wrong.push(format!("{}: {own} uses {used}", file.display()));
+                }
             }
         }
     }
-    assert!(wrong.is_empty(), "against the order in src/lib.rs:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "against the order of the layers:\n{}", wrong.join("\n"));
 }
 
 #[test]
 fn every_module_is_in_a_layer() {
-    let layers = layers();
-    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
-    let modules: Vec<_> = text
-        .lines()
-        .filter_map(|l| l.strip_prefix("pub mod ").or(l.strip_prefix("mod "))?.strip_suffix(';'))
-        .collect();
-    assert!(modules.len() >= 8, "{modules:?}");
-    for module in modules {
-        assert!(rank(&layers, module).is_some(), "'{module}' is in no layer of src/lib.rs");
+    for package in packages() {
+        let layers = layers(&package);
+        let text = fs::read_to_string(package.join("lib.rs")).unwrap();
+        let modules: Vec<_> = text
+            .lines()
+            .filter_map(|l| {
+                l.strip_prefix("pub mod ").or(l.strip_prefix("mod "))?.strip_suffix(';')
+            })
+            .collect();
+        assert!(modules.len() >= 8, "{modules:?}");
+        for module in modules {
+            let lib = package.join("lib.rs");
+            assert!(
+                rank(&layers, module).is_some(),
+                "'{module}' is in no layer of {}",
+                lib.display()
+            );
+        }
     }
 }
 
 #[test]
 fn the_root_package_knows_nothing_of_tch() {
-    for (file, text) in root_package() {
+    for (file, text) in files(&source()) {
         for word in tokens(&text) {
             let stranger = ["tch", "torch_sys", "detect_torch"].contains(&word.as_str());
             assert!(!stranger, "{} mentions {word}", file.display());
@@ -76,11 +88,11 @@ fn no_file_is_too_long() {
     }
 }
 
-/// The layers as the documentation of src/lib.rs gives them, from the lowest to the highest.
-fn layers() -> Vec<Vec<String>> {
-    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
+/// The layers as the documentation of a package's lib.rs gives them, from the lowest to the highest.
+fn layers(package: &Path) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(package.join("lib.rs")).unwrap();
     let lines: Vec<_> = text.lines().filter(|l| l.starts_with("//!") && l.contains("->")).collect();
-    assert_eq!(lines.len(), 1, "one line of src/lib.rs gives the order");
+    assert_eq!(lines.len(), 1, "one line of {} gives the order", package.display());
     let order = lines[0].trim_start_matches("//!").trim().trim_matches('`');
     let names = |layer: &str| layer.split('|').map(|m| m.trim().to_owned()).collect();
     // `a, b -> c` is three layers; `a | b` is one, in which none uses the other.
@@ -95,11 +107,20 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The files of the root package with their text: src without src/torch.
-fn root_package() -> Vec<(PathBuf, String)> {
-    let files = rust_files(&source());
-    let own = files.into_iter().filter(|file| !file.starts_with(source().join("torch")));
-    own.map(|file| (file.clone(), fs::read_to_string(&file).unwrap())).collect()
+/// The source folders of both packages.
+fn packages() -> [PathBuf; 2] {
+    [source(), source().join("torch")]
+}
+
+/// The files of a package with their text: src has src/torch in it, which is another package.
+fn files(package: &Path) -> Vec<(PathBuf, String)> {
+    let torch = source().join("torch");
+    let own = |file: &PathBuf| file.starts_with(&torch) == (package == torch);
+    rust_files(package)
+        .into_iter()
+        .filter(own)
+        .map(|file| (file.clone(), fs::read_to_string(&file).unwrap()))
+        .collect()
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -116,8 +137,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// `src/a/b.rs` is `a::b`, `src/a/mod.rs` is `a`; `src/lib.rs` and `src/main.rs` are the root, without names.
-fn module_path(file: &Path) -> Vec<String> {
-    let inside = file.strip_prefix(source()).unwrap().with_extension("");
+fn module_path(package: &Path, file: &Path) -> Vec<String> {
+    let inside = file.strip_prefix(package).unwrap().with_extension("");
     let mut names: Vec<_> = inside.iter().map(|n| n.to_str().unwrap().to_owned()).collect();
     if ["mod", "lib", "main"].contains(&names.last().unwrap().as_str()) {
         names.pop();
