@@ -12,6 +12,12 @@ use crate::failure::{Exit, OrExit as _};
 /// The program's name, beside this one.
 pub const TORCH_PROGRAM: &str = "detect-torch";
 
+/// Settings of glibc's allocator for `detect-torch`. By default it gives large blocks back to the system,
+/// which hands them out again one zeroed page at a time: a quarter of a training step's CPU time on small
+/// networks. With these, freed blocks are kept and used again. Other allocators ignore them.
+const ALLOCATOR: [(&str, &str); 2] =
+    [("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", "17179869184")];
+
 /// Where `detect-torch` lies: in the folder of the running program.
 pub fn torch_program() -> std::io::Result<PathBuf> {
     // `current_exe` follows links, so that a link to `detect` somewhere on the PATH works.
@@ -32,6 +38,8 @@ pub fn to_torch() -> anyhow::Result<Exit> {
     }
     let mut command = Command::new(&program);
     command.args(std::env::args_os().skip(1));
+    // A user's own settings win.
+    command.envs(ALLOCATOR.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt as _;
