@@ -14,10 +14,10 @@ mod common;
 use std::path::Path;
 
 use common::{Golden, assert_close, difference, json, oracle};
-use detect::config::{Backbone, NormMode, Pooling};
+use detect::config::{Backbone, Cut, NormMode, Pooling};
 use detect::nasnet::{BackboneName, Wiring};
 use detect::weights::Contents;
-use detect_torch::backbone::Classifier;
+use detect_torch::backbone::{Backbone as _, Classifier, NasNet};
 use detect_torch::nn::Mode;
 use detect_torch::weights;
 use tch::nn::VarStore;
@@ -211,4 +211,28 @@ fn drop_path_keeps_the_mean_and_is_off_in_evaluation() {
     let [a, b] = [0, 1].map(|_| run(Mode::Train { progress: 1. }));
     assert!(!a.equal(&b), "paths are drawn anew");
     assert!(!a.equal(&still));
+}
+
+#[test]
+fn trunk_and_tail_together_are_the_whole_network() {
+    for case in cases() {
+        let (section, _) = section(&case);
+        let path = case.join("weights.safetensors");
+        let mut contents = Contents::read(&path).unwrap();
+        let [weight, bias] = ["last_linear.weight", "last_linear.bias"]
+            .map(|name| weights::from_stored(&contents.tensors.remove(name).unwrap()));
+        let store = VarStore::new(Device::Cpu);
+        let network = NasNet::new(&store.root(), &section, Cut::Pair, true);
+        weights::load(&store, &contents, "", &path).unwrap();
+        let golden = Golden::read(&case.join("features_1.safetensors"));
+        // With the whole map as the only crop of each image the tail gives what the classifier reads.
+        let logits = tch::no_grad(|| {
+            let map = network.trunk(golden.get("input"), Mode::Eval);
+            assert_eq!(map.size()[1], network.spec().channels);
+            let vectors = network.tail(&map, Mode::Eval);
+            assert_eq!(vectors.size()[1], network.spec().tail_channels);
+            vectors.linear(&weight, Some(&bias))
+        });
+        assert_close(&case.display().to_string(), golden.get("logits"), &logits, LIMIT);
+    }
 }
