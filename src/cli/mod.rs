@@ -4,6 +4,7 @@
 //! `detect-torch`, which lies beside it (see [`handover`]).
 
 #![expect(clippy::doc_markdown, reason = "these docs are the help texts")]
+#![allow(rustdoc::broken_intra_doc_links, reason = "help texts have defaults in brackets")]
 
 mod check;
 mod doctor;

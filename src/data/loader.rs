@@ -1,6 +1,6 @@
 //! From files to batches: order, prefetching threads that own no tensors, padding.
 //!
-//! A batch is made by one thread; see [`super::turns`] for how threads share the work.
+//! A batch is made by one thread; see `turns.rs` for how threads share the work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

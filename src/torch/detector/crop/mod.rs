@@ -55,12 +55,13 @@ fn bag(map: &Tensor, images: &Tensor, cells: [&Tensor; 2], weights: Option<Tenso
     let cells = first + y * width + x; // [R, bins_y, bins_x, entries_y, entries_x]
     let size = cells.size();
     let (regions, bins_y, bins_x, entries) = (size[0], size[1], size[2], size[3] * size[4]);
+    let table = map.permute([0, 2, 3, 1]).reshape([-1, channels]); // [N H W, C]
     if regions == 0 {
-        return map.new_zeros([0, channels, bins_y, bins_x], (map.kind(), map.device()));
+        // A part of the map, so that it has a gradient: of zeros.
+        return table.narrow(0, 0, 0).reshape([0, channels, bins_y, bins_x]);
     }
     let bags = regions * bins_y * bins_x;
     let starts = Tensor::arange(bags, (Kind::Int64, map.device())) * entries;
-    let table = map.permute([0, 2, 3, 1]).reshape([-1, channels]); // [N H W, C]
     let mode = if weights.is_some() { SUM } else { MAX };
     let weights = weights.map(|w| w.reshape([-1]));
     let cells = cells.reshape([-1]);
