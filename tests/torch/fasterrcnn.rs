@@ -11,7 +11,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Golden, assert_close, assert_exact, json, oracle};
+use common::{Golden, alone, assert_close, assert_exact, json, oracle};
 use detect::config::{Config, Input, NormMode};
 use detect::geometry::{Box2, Detection, Label, Size};
 use detect::weights::Contents;
@@ -234,6 +234,7 @@ fn check_shared_stages(case: &Case, golden: &Golden, mode: Mode) {
 
 #[test]
 fn every_stage_is_torchvision_s() {
+    let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         check_shared_stages(&case, &case.golden("eval"), Mode::Eval);
         check_shared_stages(&case, &case.golden("train"), TRAIN);
@@ -255,6 +256,7 @@ fn check_detections(golden: &Golden, found: &[Vec<Detection>], name: &str) {
 
 #[test]
 fn detections_are_torchvision_s() {
+    let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         let golden = case.golden("eval");
         let (_store, detector) = case.detector();
@@ -279,6 +281,7 @@ fn detections_are_torchvision_s() {
 
 #[test]
 fn targets_and_samples_are_torchvision_s() {
+    let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         let golden = case.golden("train");
         let (_store, _, rpn, roi_head) = case.parts();
@@ -326,6 +329,7 @@ fn targets_and_samples_are_torchvision_s() {
 
 #[test]
 fn losses_from_the_golden_predictions_are_torchvision_s() {
+    let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         let golden = case.golden("train");
         let (_store, _, rpn, _) = case.parts();
@@ -359,6 +363,7 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
 
 #[test]
 fn a_training_step_end_to_end_gives_torchvision_s_losses_and_gradients() {
+    let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         let golden = case.golden("train");
         let (store, detector) = case.detector();
@@ -387,6 +392,7 @@ fn a_training_step_end_to_end_gives_torchvision_s_losses_and_gradients() {
 
 #[test]
 fn four_steps_of_sgd_give_torch_s_losses_and_weights() {
+    let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         let golden = case.golden("train");
         let (store, detector) = case.detector();

@@ -14,7 +14,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Golden, assert_close, assert_exact, json, oracle};
+use common::{Golden, alone, assert_close, assert_exact, json, oracle};
 use detect::config::{Anchors, Pooling};
 use detect::geometry::Size;
 use detect::nms;
@@ -130,6 +130,7 @@ fn anchors_are_torchvision_s() {
 
 #[test]
 fn matching_and_sampling_are_torchvision_s() {
+    let _alone = alone();
     let Some((cases, golden)) = group("matcher_sampler") else { return };
     for (case, arguments) in &cases {
         let get = |name: &str| golden.get(&format!("{case}.{name}"));

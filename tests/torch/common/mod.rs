@@ -20,6 +20,12 @@ pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
     Some(folder)
 }
 
+/// Held by a test whose outcome hangs on libtorch's generator: all threads draw from the one.
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// The tensors of a golden file by name.
 pub(crate) struct Golden {
     path: PathBuf,
