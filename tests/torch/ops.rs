@@ -1,8 +1,7 @@
 //! Every operator of the detector against torchvision's and TensorFlow's.
 //!
-//! Floats are compared to within 1e-5 of the golden tensor's largest value, integers exactly. Two golden
-//! operators have no counterpart here and are not compared: `giou`, which no loss of ours uses, and
-//! `fpn_level`, since there is no feature pyramid.
+//! Floats are compared to within 1e-5 of the golden tensor's largest value, integers exactly. One golden
+//! operator has no counterpart here and is not compared: `fpn_level`, since there is no feature pyramid.
 
 #![allow(
     clippy::unwrap_used,
@@ -88,6 +87,10 @@ fn boxes_are_measured_coded_clipped_and_filtered_as_by_torchvision() {
     assert_exact("NaN of iou", &expected.isnan(), &found.isnan());
     let no_nan = |t: &Tensor| t.nan_to_num(0., None, None);
     assert_close("iou", &no_nan(expected), &no_nan(&found), LIMIT);
+    let found = boxes::generalized_iou(get("iou", "a"), get("iou", "b"));
+    let expected = get("iou", "giou");
+    assert_exact("NaN of giou", &expected.isnan(), &found.isnan());
+    assert_close("giou", &no_nan(expected), &no_nan(&found), LIMIT);
     for (name, weights) in [("rpn", coder::RPN_WEIGHTS), ("roi", coder::ROI_WEIGHTS)] {
         let case = format!("encode_{name}");
         let found = coder::encode(get(&case, "reference"), get(&case, "proposals"), weights);

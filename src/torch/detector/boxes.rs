@@ -37,6 +37,26 @@ pub fn to_vec(xs: &Tensor) -> Vec<f32> {
 /// # Shapes
 /// `[G, 4]`, `[A, 4]` to `[G, A]`; 0/0 is NaN.
 pub fn iou(a: &Tensor, b: &Tensor) -> Tensor {
+    let (inter, union) = overlap(a, b);
+    inter / union
+}
+
+/// Generalised IoU of each pair (Rezatofighi et al. 2019): IoU less the share of the smallest box around
+/// both that neither covers; -1 to 1.
+///
+/// # Shapes
+/// `[G, 4]`, `[A, 4]` to `[G, A]`.
+pub fn generalized_iou(a: &Tensor, b: &Tensor) -> Tensor {
+    let (inter, union) = overlap(a, b);
+    let top_left = a.narrow(1, 0, 2).unsqueeze(1).minimum(&b.narrow(1, 0, 2)); // [G, A, 2]
+    let bottom_right = a.narrow(1, 2, 2).unsqueeze(1).maximum(&b.narrow(1, 2, 2)); // [G, A, 2]
+    let around = (bottom_right - top_left).clamp_min(0.);
+    let hull = around.select(2, 0) * around.select(2, 1); // [G, A]
+    inter / &union - (&hull - &union) / &hull
+}
+
+/// Areas of the intersection and of the union of each pair: `[G, A]`.
+fn overlap(a: &Tensor, b: &Tensor) -> (Tensor, Tensor) {
     let corner = |xs: &Tensor, from: i64| xs.narrow(1, from, 2);
     let area = |xs: &Tensor| {
         let size = corner(xs, 2) - corner(xs, 0);
@@ -47,7 +67,7 @@ pub fn iou(a: &Tensor, b: &Tensor) -> Tensor {
     let overlap = (bottom_right - top_left).clamp_min(0.); // [G, A, 2]
     let inter = overlap.select(2, 0) * overlap.select(2, 1); // [G, A]
     let union = area(a).unsqueeze(1) + area(b) - &inter; // [G, A]
-    inter / union
+    (inter, union)
 }
 
 /// The parts inside an image of `size`.
