@@ -10,7 +10,7 @@ mod roi_align;
 mod roi_pool;
 
 pub use crop_and_resize::{CropAndResize, Interpolation};
-pub use roi_align::{RoiAlign, inferred_scale};
+pub use roi_align::RoiAlign;
 pub use roi_pool::RoiPool;
 use tch::{Kind, Tensor};
 

@@ -1,6 +1,5 @@
 //! RoIAlign (He et al. 2017), torchvision's rules: the mean of a few bilinear samples a bin.
 
-use detect::geometry::Size;
 use tch::{Kind, Tensor};
 
 use super::{Mix, weighted_sum};
@@ -91,12 +90,4 @@ impl RoiAlign {
         let most = if samples.numel() == 0 { 1. } else { samples.max().double_value(&[]) };
         ((most as i64).max(1), samples)
     }
-}
-
-/// The scale that torchvision infers for a map: the power of two nearest to map cells per pixel of the
-/// highest image of the batch, before padding.
-pub fn inferred_scale(map: &Tensor, sizes: &[Size]) -> f64 {
-    let [_, _, height, _] = nchw(map);
-    let highest = sizes.iter().map(|s| s.height).max().unwrap_or(1);
-    (height as f64 / highest as f64).log2().round().exp2()
 }
