@@ -36,7 +36,11 @@ pub fn from_stored(stored: &StoredTensor) -> Tensor {
         Element::F16 => Kind::Half,
         Element::BF16 => Kind::BFloat16,
         Element::I64 => Kind::Int64,
+        Element::I32 => Kind::Int,
+        Element::I16 => Kind::Int16,
+        Element::I8 => Kind::Int8,
         Element::U8 => Kind::Uint8,
+        Element::Bool => Kind::Bool,
     };
     let shape: Vec<i64> = stored.shape.iter().map(|&n| n as i64).collect();
     Tensor::from_data_size(&stored.bytes, &shape, kind)

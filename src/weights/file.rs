@@ -21,16 +21,18 @@ pub enum WeightsError {
         /// Why.
         source: io::Error,
     },
-    /// It is no `.safetensors`, or a broken one.
-    #[error("{path} is not a valid .safetensors file ({reason})")]
+    /// It is not of its format, or broken.
+    #[error("{path} is not a valid {format} file ({reason})")]
     Broken {
         /// Which file.
         path: PathBuf,
+        /// What it was read as, such as `.safetensors`.
+        format: &'static str,
         /// What is wrong.
         reason: String,
     },
     /// A tensor of a kind that networks do not have.
-    #[error("{path}: the tensor '{tensor}' holds {dtype}; expected F32, F16, BF16, F64, I64 or U8")]
+    #[error("{path}: the tensor '{tensor}' holds {dtype}; expected a float of 16 to 64 bits or an integer")]
     Element {
         /// Which file.
         path: PathBuf,
@@ -78,8 +80,16 @@ pub enum Element {
     BF16,
     /// 64-bit integer.
     I64,
+    /// 32-bit integer.
+    I32,
+    /// 16-bit integer.
+    I16,
+    /// 8-bit integer.
+    I8,
     /// Byte.
     U8,
+    /// A byte that is 0 or 1.
+    Bool,
 }
 
 impl Element {
@@ -90,7 +100,11 @@ impl Element {
             Dtype::F16 => Self::F16,
             Dtype::BF16 => Self::BF16,
             Dtype::I64 => Self::I64,
+            Dtype::I32 => Self::I32,
+            Dtype::I16 => Self::I16,
+            Dtype::I8 => Self::I8,
             Dtype::U8 => Self::U8,
+            Dtype::BOOL => Self::Bool,
             _ => return None,
         })
     }
@@ -102,7 +116,21 @@ impl Element {
             Self::F16 => Dtype::F16,
             Self::BF16 => Dtype::BF16,
             Self::I64 => Dtype::I64,
+            Self::I32 => Dtype::I32,
+            Self::I16 => Dtype::I16,
+            Self::I8 => Dtype::I8,
             Self::U8 => Dtype::U8,
+            Self::Bool => Dtype::BOOL,
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
         }
     }
 }
@@ -149,6 +177,7 @@ impl Contents {
             fs::read(path).map_err(|source| WeightsError::Read { path: path.into(), source })?;
         let broken = |e: safetensors::SafeTensorError| WeightsError::Broken {
             path: path.into(),
+            format: ".safetensors",
             reason: e.to_string(),
         };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;

@@ -3,7 +3,9 @@
 pub mod file;
 pub mod model;
 pub mod shipped;
+pub mod source;
 pub mod timm;
 
 pub use file::{Contents, Element, StoredTensor, WeightsError};
 pub use model::ModelInfo;
+pub use source::{Source, TensorInfo};
