@@ -7,8 +7,7 @@ use serde_json::json;
 use super::InfoArgs;
 use crate::failure::{Exit, OrExit as _};
 use crate::geometry::Size;
-use crate::nasnet::plan::NetworkCount;
-use crate::nasnet::{BackboneName, Plan};
+use crate::nasnet::{BackboneName, NetworkCount, Plan};
 
 pub(super) fn run(args: &InfoArgs) -> anyhow::Result<Exit> {
     let Some(text) = &args.backbone else {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Size;
-use crate::nasnet::{BackboneName, Plan, Wiring};
+use crate::nasnet::notation::OwnCells;
+use crate::nasnet::{BackboneName, Cells, Family, Plan, PlanError, Wiring};
 
 /// The featurizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,12 +26,35 @@ pub struct Backbone {
     pub norm: NormMode,
     /// Scheduled drop path: probability of keeping a path in the last cell at the end of training; 1 is off.
     pub drop_path_keep: f64,
+    /// The cells of `nasnet-own-N@F`; absent for NASNet-A.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genotype: Option<OwnCells>,
 }
 
 impl Backbone {
     /// The stack of cells that this section describes.
+    ///
+    /// # Panics
+    /// If [`Self::check`] refuses it: sections of a checked configuration are not.
     pub fn plan(&self) -> Plan {
-        Plan::new(self.name, self.wiring, self.stem_filters)
+        self.check().expect("the configuration was checked")
+    }
+
+    /// The stack of cells, or why there is none.
+    pub fn check(&self) -> Result<Plan, PlanError> {
+        let cells = match (&self.genotype, self.name.family) {
+            (Some(own), Family::Own) => &own.0,
+            (None, Family::A) => &Cells::A,
+            (None, Family::Own) => {
+                let reason = "its cells are missing: they stand in backbone.genotype, or in the file given to --backbone";
+                return Err(PlanError::new(self.name, reason));
+            }
+            (Some(_), Family::A) => {
+                let reason = "has NASNet-A's cells; with a backbone.genotype it is called nasnet-own-N@F";
+                return Err(PlanError::new(self.name, reason));
+            }
+        };
+        Plan::new(self.name, self.wiring, self.stem_filters, cells)
     }
 }
 

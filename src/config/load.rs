@@ -170,6 +170,14 @@ impl Config {
         if self.backbone.stem_filters == 0 || self.backbone.stem_filters > 1024 {
             return refuse("backbone.stem_filters", "must be 1 to 1024");
         }
+        match self.backbone.check() {
+            Err(e) => return refuse("backbone.name", &e.to_string()),
+            Ok(plan) if plan.stride_16().is_none() => {
+                let reason = "has no two maps of stride 16, where a detector is cut; it is a classifier only";
+                return refuse("backbone.name", reason);
+            }
+            Ok(_) => {}
+        }
         if self.backbone.norm_eps.is_nan() || self.backbone.norm_eps <= 0. {
             return refuse("backbone.norm_eps", "must be positive");
         }

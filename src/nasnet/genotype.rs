@@ -1,9 +1,9 @@
 //! The cells that the search found (Zoph et al. 2018, Figure 4), as two tables.
 //!
-//! `H` is this cell's input and `P` the one before it, both fitted to the cell's width; `S(n)` is the
-//! sum of row `n`. A row adds two operations; the rows named in `concat` are joined by channels in that
-//! order. The literal rule of the paper (join what no row consumed) would leave out `P` in the normal
-//! cell and `S(1)` in the reduction cell; the released weights have both.
+//! `H` is this cell's input and `P` the one before it, both fitted to the cell's width; `S(n)` is what
+//! row `n` makes. A row combines two operations; the states named in `concat` are joined by channels in
+//! that order. The literal rule of the paper (join what no row consumed) would leave out `P` in the
+//! normal cell and `S(1)` in the reduction cell; the released weights have both.
 
 use std::borrow::Cow;
 
@@ -16,22 +16,37 @@ pub enum State {
     H,
     /// The output of the cell before that.
     P,
-    /// The sum of an earlier row of this cell.
+    /// What an earlier row of this cell made.
     S(usize),
 }
 
-/// What an operation does.
+/// What an operation does: the search space of the paper (Appendix A.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpKind {
     /// Twice (ReLU, depthwise `kernel` x `kernel`, pointwise, batch norm).
     Separable {
-        /// Side of the depthwise kernel.
+        /// Side of the depthwise kernel: 3, 5 or 7.
+        kernel: usize,
+    },
+    /// ReLU, `kernel` x `kernel` convolution, batch norm.
+    Convolution {
+        /// Side of the kernel: 1 or 3.
+        kernel: usize,
+        /// Distance of the kernel's taps: 1, or 2 for the dilated convolution.
+        dilation: usize,
+    },
+    /// ReLU, 1 x `kernel` then `kernel` x 1 convolution, batch norm.
+    Split {
+        /// Length of both kernels: 3 or 7.
         kernel: usize,
     },
     /// 3x3 average pool over the pixels that exist.
     Average,
-    /// 3x3 max pool.
-    Max,
+    /// Max pool.
+    Max {
+        /// Side of the window: 3, 5 or 7.
+        kernel: usize,
+    },
     /// Nothing.
     Identity,
 }
@@ -45,39 +60,74 @@ pub struct Op {
     pub input: State,
 }
 
+/// How a row's two operations become one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Combine {
+    /// Their sum.
+    Add,
+    /// One after the other by channels: twice as wide.
+    Concat,
+}
+
+/// A row of the cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Row {
+    /// Left and right.
+    pub ops: [Op; 2],
+    /// What is made of them.
+    pub combine: Combine,
+}
+
 /// A cell: rows of two operations each, and the states that are joined at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Genotype {
-    /// `[left, right]` of each row.
-    pub sums: Cow<'static, [[Op; 2]]>,
+    /// In the order of computation.
+    pub rows: Cow<'static, [Row]>,
     /// What the output is made of, in channel order.
     pub concat: Cow<'static, [State]>,
 }
 
 /// NASNet-A's normal cell: keeps the size, gives 6 times its width in channels.
 pub const NORMAL: Genotype = Genotype {
-    sums: Cow::Borrowed(&[
-        [separable(5, H), separable(3, P)],
-        [separable(5, P), separable(3, P)],
-        [average(H), identity(P)],
-        [average(P), average(P)],
-        [separable(3, H), identity(H)],
+    rows: Cow::Borrowed(&[
+        add(separable(5, H), separable(3, P)),
+        add(separable(5, P), separable(3, P)),
+        add(average(H), identity(P)),
+        add(average(P), average(P)),
+        add(separable(3, H), identity(H)),
     ]),
     concat: Cow::Borrowed(&[P, S(0), S(1), S(2), S(3), S(4)]),
 };
 
 /// NASNet-A's reduction cell: halves the size, gives 4 times its width in channels.
 pub const REDUCTION: Genotype = Genotype {
-    sums: Cow::Borrowed(&[
-        [separable(5, H), separable(7, P)],
-        [max(H), separable(7, P)],
-        [average(H), separable(5, P)],
-        [identity(S(1)), average(S(0))],
-        [separable(3, S(0)), max(H)],
+    rows: Cow::Borrowed(&[
+        add(separable(5, H), separable(7, P)),
+        add(max(H), separable(7, P)),
+        add(average(H), separable(5, P)),
+        add(identity(S(1)), average(S(0))),
+        add(separable(3, S(0)), max(H)),
     ]),
     concat: Cow::Borrowed(&[S(1), S(2), S(3), S(4)]),
 };
 
+/// The two cells of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cells {
+    /// Keeps the size.
+    pub normal: Genotype,
+    /// Halves it.
+    pub reduction: Genotype,
+}
+
+impl Cells {
+    /// NASNet-A's.
+    pub const A: Self = Self { normal: NORMAL, reduction: REDUCTION };
+}
+
+const fn add(left: Op, right: Op) -> Row {
+    Row { ops: [left, right], combine: Combine::Add }
+}
 const fn separable(kernel: usize, input: State) -> Op {
     Op { kind: OpKind::Separable { kernel }, input }
 }
@@ -85,7 +135,7 @@ const fn average(input: State) -> Op {
     Op { kind: OpKind::Average, input }
 }
 const fn max(input: State) -> Op {
-    Op { kind: OpKind::Max, input }
+    Op { kind: OpKind::Max { kernel: 3 }, input }
 }
 const fn identity(input: State) -> Op {
     Op { kind: OpKind::Identity, input }
@@ -123,14 +173,15 @@ mod tests {
     }
 
     fn check(genotype: &Genotype, published: &Published) {
-        let flat: Vec<Op> = genotype.sums.iter().flatten().copied().collect();
+        assert!(genotype.rows.iter().all(|row| row.combine == Combine::Add));
+        let flat: Vec<Op> = genotype.rows.iter().flat_map(|row| row.ops).collect();
         assert_eq!(flat.len(), 10);
         for (op, (name, &input)) in
             flat.iter().zip(published.operations.iter().zip(&published.inputs))
         {
             let kind = match *name {
                 "avg" => OpKind::Average,
-                "max" => OpKind::Max,
+                "max" => OpKind::Max { kernel: 3 },
                 "none" => OpKind::Identity,
                 sep => OpKind::Separable { kernel: sep[3..].parse().unwrap() },
             };

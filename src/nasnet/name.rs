@@ -1,4 +1,4 @@
-//! Names of backbones: `nasnet-a-N@F`.
+//! Names of backbones: `nasnet-a-N@F`, with a suffix for the other forms.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +6,57 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A NASNet-A of the ImageNet form: `N` normal cells a stage, `F` channels at its end.
+/// Whose cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// NASNet-A's.
+    A,
+    /// A user's own, from a genotype file: `nasnet-own-N@F`.
+    Own,
+}
+
+/// How the cells are stacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A stem of stride 8 in all, three stages, a reduction cell between them.
+    ImageNet,
+    /// For images of 32 pixels: no stem cells, no stride before the first reduction (`-cifar`).
+    Cifar,
+    /// As for ImageNet, with normal cells of stride 2 in the place of stem and reduction cells (`-strided`).
+    Strided,
+}
+
+impl Form {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::ImageNet, ""), (Self::Cifar, "-cifar"), (Self::Strided, "-strided")];
+
+    fn suffix(self) -> &'static str {
+        Self::ALL.iter().find(|(form, _)| *form == self).map_or("", |(_, suffix)| suffix)
+    }
+
+    /// `F` of NASNet-A is a multiple of this, so that all widths are whole, and even where a map is
+    /// halved in two paths.
+    fn unit(self) -> usize {
+        match self {
+            Self::ImageNet => 96,
+            Self::Cifar => 24,
+            Self::Strided => 192,
+        }
+    }
+}
+
+/// A NASNet: `N` normal cells a stage, `F` channels at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BackboneName {
+    /// Whose cells.
+    pub family: Family,
     /// Normal cells in each of the three stages.
     pub cells_per_stage: usize,
-    /// Channels of the last cell, 24 times the filters of the first stage.
+    /// Channels of the last cell; with NASNet-A's cells, 24 times the filters of the first stage.
     pub channels: usize,
+    /// How the cells are stacked.
+    pub form: Form,
 }
 
 /// Why a name is no backbone.
@@ -22,19 +65,21 @@ pub struct BackboneName {
 pub enum NameError {
     /// Not of the form at all.
     #[error(
-        "'{name}' is not a backbone; names look like nasnet-a-6@4032 (N cells a stage @ F channels at the end)"
+        "'{name}' is not a backbone; names look like nasnet-a-6@4032 (N cells a stage @ F channels at the end), nasnet-a-6@768-cifar or nasnet-a-5@1536-strided"
     )]
     Form {
         /// What was given.
         name: String,
     },
-    /// The stem's width, F / 96, is not whole.
+    /// Some cell's width is not whole.
     #[error(
-        "'{name}': F must be a multiple of 96 from 96 to 24576, since the first stem cell is F / 96 wide; the nearest are {nearest}"
+        "'{name}': F must be a multiple of {unit} from {unit} to {LARGEST}, so that every cell's width is whole; the nearest are {nearest}"
     )]
     Channels {
         /// What was given.
         name: String,
+        /// What F must be a multiple of.
+        unit: usize,
         /// Names that work.
         nearest: String,
     },
@@ -46,16 +91,54 @@ pub enum NameError {
     },
 }
 
+/// Largest number of channels.
+const LARGEST: usize = 24_576;
+
 impl BackboneName {
     /// NASNet-A large, 6@4032.
-    pub const LARGE: Self = Self { cells_per_stage: 6, channels: 4032 };
+    pub const LARGE: Self = Self::a(6, 4032, Form::ImageNet);
     /// NASNet-A mobile, 4@1056.
-    pub const MOBILE: Self = Self { cells_per_stage: 4, channels: 1056 };
+    pub const MOBILE: Self = Self::a(4, 1056, Form::ImageNet);
+
+    /// A NASNet-A of any form. The name is not checked; [`str::parse`] does.
+    pub const fn a(cells_per_stage: usize, channels: usize, form: Form) -> Self {
+        Self { family: Family::A, cells_per_stage, channels, form }
+    }
+
+    fn check(self, name: &str) -> Result<Self, NameError> {
+        let name = name.to_owned();
+        if !(1..=64).contains(&self.cells_per_stage) {
+            return Err(NameError::Cells { name });
+        }
+        let (channels, unit) = match self.family {
+            Family::A => (self.channels, self.form.unit()),
+            // How much a cell joins is in the genotype; the plan checks it.
+            Family::Own => (self.channels, 1),
+        };
+        if channels.is_multiple_of(unit) && (unit..=LARGEST).contains(&channels) {
+            return Ok(self);
+        }
+        let below = (channels / unit * unit).clamp(unit, LARGEST / unit * unit);
+        let above = (below + unit).min(LARGEST / unit * unit);
+        let with = |channels| Self { channels, ..self }.to_string();
+        // The paper's Table 2 has one row that no width gives; see `published`.
+        let nearest = if (self.cells_per_stage, channels) == (5, 1538) {
+            Self::a(5, 1536, Form::Strided).to_string() + " (the paper's 5@1538)"
+        } else {
+            format!("{} and {}", with(below), with(above))
+        };
+        Err(NameError::Channels { name, unit, nearest })
+    }
 }
 
 impl fmt::Display for BackboneName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nasnet-a-{}@{}", self.cells_per_stage, self.channels)
+        let family = match self.family {
+            Family::A => "a",
+            Family::Own => "own",
+        };
+        let Self { cells_per_stage, channels, form, .. } = self;
+        write!(f, "nasnet-{family}-{cells_per_stage}@{channels}{}", form.suffix())
     }
 }
 
@@ -76,25 +159,18 @@ impl FromStr for BackboneName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let name = text.to_owned();
         let lower = text.trim().to_ascii_lowercase();
-        let parts = lower.strip_prefix("nasnet-a-").and_then(|rest| rest.split_once('@'));
-        let Some((Ok(cells), Ok(channels))) =
-            parts.map(|(n, f)| (n.parse::<usize>(), f.parse::<usize>()))
-        else {
-            return Err(NameError::Form { name });
-        };
-        if !(1..=64).contains(&cells) {
-            return Err(NameError::Cells { name });
-        }
-        if channels % 96 != 0 || !(96..=24_576).contains(&channels) {
-            let below = (channels / 96 * 96).clamp(96, 24_576);
-            let above = (below + 96).min(24_576);
-            let with = |channels| Self { cells_per_stage: cells, channels }.to_string();
-            let nearest = format!("{} and {}", with(below), with(above));
-            return Err(NameError::Channels { name, nearest });
-        }
-        Ok(Self { cells_per_stage: cells, channels })
+        let refused = || NameError::Form { name: text.to_owned() };
+        let (family, rest) = [(Family::A, "nasnet-a-"), (Family::Own, "nasnet-own-")]
+            .into_iter()
+            .find_map(|(family, prefix)| Some((family, lower.strip_prefix(prefix)?)))
+            .ok_or_else(refused)?;
+        let (form, rest) = (Form::ALL.into_iter().rev())
+            .find_map(|(form, suffix)| Some((form, rest.strip_suffix(suffix)?)))
+            .ok_or_else(refused)?;
+        let numbers = rest.split_once('@').map(|(n, f)| (n.parse::<usize>(), f.parse::<usize>()));
+        let Some((Ok(cells_per_stage), Ok(channels))) = numbers else { return Err(refused()) };
+        Self { family, cells_per_stage, channels, form }.check(text)
     }
 }
 
@@ -107,15 +183,22 @@ mod tests {
         assert_eq!("nasnet-a-6@4032".parse(), Ok(BackboneName::LARGE));
         assert_eq!("NASNet-A-4@1056".parse(), Ok(BackboneName::MOBILE));
         assert_eq!(BackboneName::LARGE.to_string(), "nasnet-a-6@4032");
+        for name in ["nasnet-a-6@768-cifar", "nasnet-a-5@1536-strided", "nasnet-own-3@100"] {
+            assert_eq!(name.parse::<BackboneName>().unwrap().to_string(), name);
+        }
     }
 
     #[test]
     fn others_are_refused_with_the_nearest_that_work() {
         let message = |t: &str| t.parse::<BackboneName>().unwrap_err().to_string();
-        assert!(message("nasnet-a-5@1538").contains("nasnet-a-5@1536 and nasnet-a-5@1632"));
+        assert!(message("nasnet-a-5@1538").contains("nasnet-a-5@1536-strided"));
+        assert!(message("nasnet-a-5@1550").contains("nasnet-a-5@1536 and nasnet-a-5@1632"));
         assert!(message("nasnet-a-6@10").contains("nasnet-a-6@96"));
+        assert!(message("nasnet-a-4@1056-strided").contains("4@960-strided and nasnet-a-4@1152"));
+        assert!(message("nasnet-a-6@770-cifar").contains("nasnet-a-6@768-cifar"));
         assert!(message("nasnet-a-0@96").contains("1 to 64"));
-        for bad in ["resnet50", "nasnet-b-4@1152", "nasnet-a-6", "nasnet-a-x@96", ""] {
+        for bad in ["resnet50", "nasnet-b-4@1152", "nasnet-a-6", "nasnet-a-x@96", "", "nasnet-a-4@96-x"]
+        {
             assert!(message(bad).contains("not a backbone"), "{bad}");
         }
     }

@@ -1,13 +1,19 @@
-//! How a NASNet is stacked: from a name to a list of cells with widths, strides, inputs and counts.
+//! How a NASNet is stacked: from a name to a list of cells with widths, strides and inputs.
 //!
 //! The ImageNet form (Zoph et al. 2018, Figure 2, and TF-slim's `nasnet.py`): a 3x3 convolution of
 //! stride 2 without padding, two stem cells, then three stages of `N` normal cells with a reduction
-//! cell between them. Everything that has to know the network's shape reads it here.
+//! cell between them. The CIFAR form has no stem cells and keeps the image's size until the first
+//! reduction. The strided form has no reduction cells: its stem cells and the first cell of the later
+//! stages are normal cells of stride 2. Everything that has to know the network's shape reads it here.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use super::genotype::{Genotype, NORMAL, OpKind, REDUCTION, State};
-use super::{BackboneName, names};
+use super::genotype::{Cells, Combine, Genotype, Op, OpKind, State};
+use super::name::{BackboneName, Family, Form};
+use super::names;
 use crate::geometry::Size;
 
 /// Which map the first cell after a reduction takes as `P`. It changes no shape and no count, so that
@@ -28,9 +34,14 @@ impl Wiring {
     }
 }
 
-/// Filters of the stem convolution that were published for `name`: 96 for 6@4032, else 32.
+/// Filters of the stem convolution that were published for `name`: 96 for 6@4032, three times the
+/// first stage's in the CIFAR form, else 32.
 pub fn published_stem_filters(name: BackboneName) -> usize {
-    if name == BackboneName::LARGE { 96 } else { 32 }
+    match name.form {
+        Form::Cifar => name.channels / 8,
+        _ if name == BackboneName::LARGE => 96,
+        _ => 32,
+    }
 }
 
 /// A feature map by the order in which it is made: 0 is the stem convolution's, `i + 1` is cell `i`'s.
@@ -45,7 +56,7 @@ impl Map {
 /// How a cell makes `P` fit its own width and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// Not at all: the first stem cell reads the stem convolution as it is.
+    /// Not at all: the first cell reads the stem convolution as it is.
     Raw,
     /// ReLU, 1x1 convolution, batch norm.
     Project,
@@ -54,22 +65,15 @@ pub enum Fit {
     Factorized,
 }
 
-/// Which of the two genotypes a cell has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CellKind {
-    /// Keeps the size.
-    Normal,
-    /// Halves it.
-    Reduction,
-}
-
-/// One place in the stack: what differs between two cells of the same kind.
+/// One place in the stack: what differs between two cells of the same genotype.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
     /// Published name, such as `cell_stem_0`, `cell_7`, `reduction_cell_1`.
     pub name: String,
-    /// Which genotype.
-    pub kind: CellKind,
+    /// The cell's table.
+    pub genotype: Arc<Genotype>,
+    /// Stride of the operations that read `H` or `P`: 1, or 2 where the cell halves the size.
+    pub stride: usize,
     /// Filters of each state in the cell.
     pub width: usize,
     /// The map read as `H`.
@@ -87,37 +91,48 @@ pub struct Site {
 }
 
 impl Site {
-    /// The cell's table.
-    pub fn genotype(&self) -> &'static Genotype {
-        match self.kind {
-            CellKind::Normal => &NORMAL,
-            CellKind::Reduction => &REDUCTION,
-        }
-    }
-
-    /// Stride of the operations that read `H` or `P`. Sums have the output's size already.
-    pub fn stride(&self, input: State) -> usize {
-        match (self.kind, input) {
-            (CellKind::Reduction, State::H | State::P) => 2,
-            _ => 1,
+    /// Stride of an operation that reads `input`. What the rows made has the output's size already.
+    pub fn stride_of(&self, input: State) -> usize {
+        match input {
+            State::H | State::P => self.stride,
+            State::S(_) => 1,
         }
     }
 
     /// Channels of a state before the operation that reads it.
     pub fn state_channels(&self, state: State) -> usize {
-        match (self.fit, state) {
-            (Fit::Raw, State::P) => self.previous_channels,
+        match state {
+            State::P if self.fit == Fit::Raw => self.previous_channels,
+            State::S(n) if self.genotype.rows[n].combine == Combine::Concat => 2 * self.width,
             _ => self.width,
         }
     }
 
+    /// Whether an operation without weights of its own gets a 1x1 convolution and a batch norm: pools
+    /// that change the width, and identities that change the width or the size (slim's rule).
+    pub fn projects(&self, op: Op) -> bool {
+        let widens = self.state_channels(op.input) != self.width;
+        match op.kind {
+            OpKind::Identity => widens || self.stride_of(op.input) > 1,
+            OpKind::Average | OpKind::Max { .. } => widens,
+            OpKind::Separable { .. } | OpKind::Convolution { .. } | OpKind::Split { .. } => false,
+        }
+    }
+
+    /// The stride of the convolution by which a state is brought to the output's width and size before
+    /// it is joined; `None` where it fits already.
+    pub fn output_stride(&self, state: State) -> Option<usize> {
+        let stride = self.stride_of(state);
+        (stride > 1 || self.state_channels(state) != self.width).then_some(stride)
+    }
+
     /// Channels of the output.
     pub fn out_channels(&self) -> usize {
-        self.genotype().concat.iter().map(|&s| self.state_channels(s)).sum()
+        self.genotype.concat.len() * self.width
     }
 }
 
-/// A whole featurizer: the stem convolution, then `cells` in order.
+/// A whole featurizer: the stem convolution, then `sites` in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// What it is called.
@@ -128,74 +143,102 @@ pub struct Plan {
     pub stem_filters: usize,
     /// Every cell, in the order of computation.
     pub cells: Vec<Site>,
+    /// How often the size was halved before each map, the stem convolution's own stride apart.
+    halvings: Vec<usize>,
 }
 
-/// A convolution of the network, for counting and for executors that want a flat list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Convolution {
-    kernel: usize,
-    inputs: usize,
-    outputs: usize,
-    groups: usize,
+/// Why cells can't be stacked to a network of that name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{name}: {reason}")]
+pub struct PlanError {
+    /// What was asked for.
+    name: BackboneName,
+    /// Why it does not work.
+    reason: String,
 }
 
-impl Convolution {
-    fn weights(self) -> usize {
-        self.kernel * self.kernel * self.inputs / self.groups * self.outputs
+impl PlanError {
+    pub(crate) fn new(name: BackboneName, reason: impl Into<String>) -> Self {
+        Self { name, reason: reason.into() }
     }
-}
-
-/// What a cell costs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CellCount {
-    /// Published name.
-    pub name: String,
-    /// Channels of the output.
-    pub channels: usize,
-    /// Height and width of the output.
-    pub size: Size,
-    /// Trainable parameters.
-    pub parameters: usize,
-    /// Running means and variances.
-    pub batch_norm_statistics: usize,
-    /// Multiply-adds of the convolutions, one image.
-    pub multiply_adds: u64,
 }
 
 impl Plan {
     /// Stacks the cells. `stem_filters` is positive.
-    pub fn new(name: BackboneName, wiring: Wiring, stem_filters: usize) -> Self {
-        let filters = name.channels / 24;
+    pub fn new(
+        name: BackboneName,
+        wiring: Wiring,
+        stem_filters: usize,
+        cells: &Cells,
+    ) -> Result<Self, PlanError> {
+        let error = |reason: String| PlanError::new(name, reason);
+        let joined = cells.normal.concat.len();
+        let unit = 4 * joined * if name.form == Form::Cifar { 1 } else { 4 };
+        if name.channels % unit != 0 {
+            return Err(error(format!(
+                "F must be a multiple of {unit}, since the normal cell joins {joined} states and the filters double twice"
+            )));
+        }
+        let filters = name.channels / (4 * joined);
+        let normal = Arc::new(cells.normal.clone());
+        let reduction = Arc::new(cells.reduction.clone());
         let mut stack = Stack {
-            cells: Vec::new(),
+            sites: Vec::new(),
             channels: vec![stem_filters],
+            halvings: vec![0],
             previous: Map::STEM,
             current: Map::STEM,
         };
-        stack.push("cell_stem_0".into(), CellKind::Reduction, filters / 4, Fit::Raw);
-        stack.push("cell_stem_1".into(), CellKind::Reduction, filters / 2, Fit::Factorized);
+        let halving = if name.form == Form::Strided { &normal } else { &reduction };
+        if name.form != Form::Cifar {
+            stack.push("cell_stem_0".into(), halving, 2, filters / 4);
+            stack.push("cell_stem_1".into(), halving, 2, filters / 2);
+        }
         for stage in 0..3 {
             let width = filters << stage;
-            if stage > 0 {
+            if stage > 0 && name.form != Form::Strided {
                 let before = stack.previous;
-                let name = format!("reduction_cell_{}", stage - 1);
-                stack.push(name, CellKind::Reduction, width, Fit::Project);
+                stack.push(format!("reduction_cell_{}", stage - 1), &reduction, 2, width);
                 if wiring == Wiring::Large {
                     stack.previous = before;
                 }
             }
             for i in 0..name.cells_per_stage {
-                let fit = if i == 0 { Fit::Factorized } else { Fit::Project };
+                let first = name.form == Form::Strided && stage > 0 && i == 0;
                 let name = format!("cell_{}", stage * name.cells_per_stage + i);
-                stack.push(name, CellKind::Normal, width, fit);
+                stack.push(name, &normal, if first { 2 } else { 1 }, width);
             }
         }
-        Self { name, wiring, stem_filters, cells: stack.cells }
+        let Stack { sites: cells, halvings, .. } = stack;
+        for site in &cells {
+            let halves = site.fit == Fit::Factorized
+                || site.genotype.concat.iter().any(|&s| site.output_stride(s) == Some(2));
+            if halves && site.width % 2 != 0 {
+                let reason = format!(
+                    "{} is {} filters wide, but halves a map in two paths of equal width; F must be a multiple of {}",
+                    site.name,
+                    site.width,
+                    2 * unit
+                );
+                return Err(error(reason));
+            }
+        }
+        Ok(Self { name, wiring, stem_filters, cells, halvings })
     }
 
     /// The plan as `name` was published.
+    ///
+    /// # Panics
+    /// If `name` is not one of NASNet-A's.
     pub fn published(name: BackboneName) -> Self {
-        Self::new(name, Wiring::published(name), published_stem_filters(name))
+        assert_eq!(name.family, Family::A, "only NASNet-A's cells are known");
+        Self::new(name, Wiring::published(name), published_stem_filters(name), &Cells::A)
+            .expect("names of NASNet-A are checked when they are read")
+    }
+
+    /// Stride of the stem convolution, which has no padding where it is 2.
+    pub fn stem_stride(&self) -> usize {
+        if self.name.form == Form::Cifar { 1 } else { 2 }
     }
 
     /// The output of normal cell `index`, counted over all stages from 0.
@@ -224,167 +267,78 @@ impl Plan {
         }
     }
 
-    /// The last normal cells of the stage with stride 16, where detectors cut the network: cells
-    /// `2N - 2` and `2N - 1`, in that order. With `N = 1` the first is the reduction cell.
-    pub fn stride_16(&self) -> [Map; 2] {
+    /// The last two cells of stride 16, where detectors cut the network: cells `2N - 2` and `2N - 1`, in
+    /// that order. With `N = 1` the first is the reduction cell. `None` where there are no two maps of
+    /// stride 16: in the CIFAR form, and in the strided form with `N = 1`.
+    pub fn stride_16(&self) -> Option<[Map; 2]> {
         let last = self.normal_cell(2 * self.name.cells_per_stage - 1);
-        [Map(last.0 - 1), last]
+        let pair = [Map(last.0 - 1), last];
+        let stride_16 = |map: Map| self.stem_stride() << self.halvings[map.0] == 16;
+        pair.into_iter().all(stride_16).then_some(pair)
     }
 
     /// Height and width of every map for an image of `size`: `None` where the image is too small for
     /// the stem convolution.
     pub fn sizes(&self, size: Size) -> Option<Vec<Size>> {
-        // conv0 has kernel 3, stride 2 and no padding.
-        let side = |n: usize| (n >= 3).then(|| (n - 3) / 2 + 1);
+        let side = |n: usize| match self.stem_stride() {
+            1 => Some(n),
+            // Kernel 3, stride 2 and no padding.
+            _ => (n >= 3).then(|| (n - 3) / 2 + 1),
+        };
         let mut sizes = vec![Size::new(side(size.height)?, side(size.width)?)];
         for site in &self.cells {
             let Size { height, width } = sizes[site.current.0];
-            sizes.push(match site.kind {
-                CellKind::Normal => Size::new(height, width),
-                CellKind::Reduction => Size::new(height.div_ceil(2), width.div_ceil(2)),
-            });
+            sizes.push(Size::new(height.div_ceil(site.stride), width.div_ceil(site.stride)));
         }
         Some(sizes)
-    }
-
-    /// What the stem convolution and each cell cost for an image of `size`, counted as the paper's
-    /// tables are: multiply-adds of convolutions alone, batch size 1.
-    pub fn counts(&self, size: Size) -> Option<Vec<CellCount>> {
-        let sizes = self.sizes(size)?;
-        let stem = Convolution { kernel: 3, inputs: 3, outputs: self.stem_filters, groups: 1 };
-        let mut rows = vec![CellCount {
-            name: names::CONV0.into(),
-            channels: self.stem_filters,
-            size: sizes[0],
-            parameters: stem.weights() + 2 * self.stem_filters,
-            batch_norm_statistics: 2 * self.stem_filters,
-            multiply_adds: (stem.weights() * sizes[0].height * sizes[0].width) as u64,
-        }];
-        for (i, site) in self.cells.iter().enumerate() {
-            rows.push(count_cell(site, sizes[site.current.0], sizes[i + 1]));
-        }
-        Some(rows)
     }
 }
 
 /// The stack while it grows.
 struct Stack {
-    cells: Vec<Site>,
+    sites: Vec<Site>,
     channels: Vec<usize>,
+    halvings: Vec<usize>,
     previous: Map,
     current: Map,
 }
 
 impl Stack {
-    fn push(&mut self, name: String, kind: CellKind, width: usize, fit: Fit) {
+    fn push(&mut self, name: String, genotype: &Arc<Genotype>, stride: usize, width: usize) {
+        let previous_channels = self.channels[self.previous.0];
+        let current_halvings = self.halvings[self.current.0];
+        let fit = if self.sites.is_empty() {
+            Fit::Raw
+        } else if self.halvings[self.previous.0] < current_halvings {
+            Fit::Factorized
+        } else if previous_channels == width {
+            Fit::Raw
+        } else {
+            Fit::Project
+        };
         let site = Site {
             name,
-            kind,
+            genotype: genotype.clone(),
+            stride,
             width,
             current: self.current,
             previous: self.previous,
             current_channels: self.channels[self.current.0],
-            previous_channels: self.channels[self.previous.0],
+            previous_channels,
             fit,
-            number: self.cells.len(),
+            number: self.sites.len(),
         };
         self.channels.push(site.out_channels());
-        self.cells.push(site);
+        self.halvings.push(current_halvings + usize::from(stride == 2));
+        self.sites.push(site);
         self.previous = self.current;
-        self.current = Map(self.cells.len());
-    }
-}
-
-/// `input` is the size of `H`, `output` that of the cell's output.
-fn count_cell(site: &Site, input: Size, output: Size) -> CellCount {
-    let pixels = |s: Size| (s.height * s.width) as u64;
-    let pointwise = |inputs, outputs| Convolution { kernel: 1, inputs, outputs, groups: 1 };
-    let (mut weights, mut norms, mut multiply_adds) = (0, 0, 0);
-    let mut add = |c: Convolution, at: Size| {
-        weights += c.weights();
-        multiply_adds += c.weights() as u64 * pixels(at);
-    };
-    add(pointwise(site.current_channels, site.width), input);
-    norms += site.width;
-    match site.fit {
-        Fit::Raw => {}
-        Fit::Project => {
-            add(pointwise(site.previous_channels, site.width), input);
-            norms += site.width;
-        }
-        Fit::Factorized => {
-            // Two paths of half the width each, on a quarter of `P`'s pixels, which is `H`'s size.
-            add(pointwise(site.previous_channels, site.width), input);
-            norms += site.width;
-        }
-    }
-    for op in site.genotype().sums.iter().flatten() {
-        if let OpKind::Separable { kernel } = op.kind {
-            let inputs = site.state_channels(op.input);
-            for inputs in [inputs, site.width] {
-                add(Convolution { kernel, inputs, outputs: inputs, groups: inputs }, output);
-                add(pointwise(inputs, site.width), output);
-                norms += site.width;
-            }
-        }
-    }
-    CellCount {
-        name: site.name.clone(),
-        channels: site.out_channels(),
-        size: output,
-        parameters: weights + 2 * norms,
-        batch_norm_statistics: 2 * norms,
-        multiply_adds,
-    }
-}
-
-/// The whole network with a classifier of `classes` outputs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NetworkCount {
-    /// Trainable parameters: convolutions, batch norm's gamma and beta, classifier.
-    pub parameters: usize,
-    /// The same and the running statistics.
-    pub parameters_with_batch_norm_statistics: usize,
-    /// Multiply-adds of convolutions and classifier, one image.
-    pub multiply_adds: u64,
-    /// Stem convolution and cells.
-    pub cells: Vec<CellCount>,
-}
-
-impl NetworkCount {
-    /// Counts `plan` with `classes` outputs for images of `size`; `None` for an image under 3 pixels.
-    pub fn new(plan: &Plan, size: Size, classes: usize) -> Option<Self> {
-        let cells = plan.counts(size)?;
-        let features = plan.name.channels;
-        let parameters =
-            cells.iter().map(|c| c.parameters).sum::<usize>() + (features + 1) * classes;
-        let statistics = cells.iter().map(|c| c.batch_norm_statistics).sum::<usize>();
-        let multiply_adds =
-            cells.iter().map(|c| c.multiply_adds).sum::<u64>() + (features * classes) as u64;
-        let parameters_with_batch_norm_statistics = parameters + statistics;
-        Some(Self { parameters, parameters_with_batch_norm_statistics, multiply_adds, cells })
+        self.current = Map(self.sites.len());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn count(name: BackboneName, side: usize) -> NetworkCount {
-        NetworkCount::new(&Plan::published(name), Size::new(side, side), 1000).unwrap()
-    }
-
-    #[test]
-    fn the_paper_s_networks_have_the_paper_s_counts() {
-        let large = count(BackboneName::LARGE, 331);
-        assert_eq!(large.parameters, 88_753_150);
-        assert_eq!(large.parameters_with_batch_norm_statistics, 88_949_818);
-        assert_eq!(large.multiply_adds, 23_783_414_658);
-        let mobile = count(BackboneName::MOBILE, 224);
-        assert_eq!(mobile.parameters, 5_289_978);
-        assert_eq!(mobile.parameters_with_batch_norm_statistics, 5_326_716);
-        assert_eq!(mobile.multiply_adds, 563_638_816);
-    }
 
     #[test]
     fn the_cell_after_a_reduction_reads_what_its_wiring_says() {
@@ -403,19 +357,53 @@ mod tests {
 
     #[test]
     fn sizes_follow_the_published_traces() {
-        let trace = |name, side| -> Vec<usize> {
+        let trace = |name: BackboneName, side| -> Vec<usize> {
             let plan = Plan::published(name);
             let sizes = plan.sizes(Size::new(side, side)).unwrap();
-            [0, 1, 2]
-                .into_iter()
-                .map(|i| sizes[i].height)
-                .chain([2, 3].map(|stage| {
-                    sizes[plan.normal_cell(stage * name.cells_per_stage - 1).0].height
-                }))
-                .collect()
+            let stages =
+                [1, 2, 3].map(|s| sizes[plan.normal_cell(s * name.cells_per_stage - 1).0].height);
+            [sizes[0].height, sizes[1].height].into_iter().chain(stages).collect()
         };
         assert_eq!(trace(BackboneName::LARGE, 331), [165, 83, 42, 21, 11]);
         assert_eq!(trace(BackboneName::MOBILE, 224), [111, 56, 28, 14, 7]);
+        assert_eq!(trace(BackboneName::a(5, 1536, Form::Strided), 299), [149, 75, 38, 19, 10]);
+        let cifar = Plan::published(BackboneName::a(6, 768, Form::Cifar));
+        let sizes = cifar.sizes(Size::new(32, 32)).unwrap();
+        assert_eq!([5, 11, 17].map(|i| sizes[cifar.normal_cell(i).0].height), [32, 16, 8]);
         assert!(Plan::published(BackboneName::MOBILE).sizes(Size::new(2, 9)).is_none());
+    }
+
+    #[test]
+    fn detectors_are_cut_where_two_maps_have_stride_16() {
+        let cut = |n, f, form| {
+            let plan = Plan::published(BackboneName::a(n, f, form));
+            plan.stride_16().map(|maps| maps.map(|map| plan.map_name(map).to_owned()))
+        };
+        let names = |a: &str, b: &str| Some([a.to_owned(), b.to_owned()]);
+        assert_eq!(cut(6, 4032, Form::ImageNet), names("cell_10", "cell_11"));
+        assert_eq!(cut(1, 96, Form::ImageNet), names("reduction_cell_0", "cell_1"));
+        assert_eq!(cut(2, 192, Form::Strided), names("cell_2", "cell_3"));
+        assert_eq!(cut(1, 192, Form::Strided), None);
+        assert_eq!(cut(6, 768, Form::Cifar), None);
+    }
+
+    #[test]
+    fn cells_that_do_not_add_up_are_refused() {
+        let plan = |channels, cells: &Cells| {
+            let name = BackboneName {
+                family: Family::Own,
+                ..BackboneName::a(2, channels, Form::ImageNet)
+            };
+            Plan::new(name, Wiring::Mobile, 8, cells).map_err(|e| e.to_string())
+        };
+        assert!(plan(96, &Cells::A).is_ok());
+        assert!(plan(100, &Cells::A).unwrap_err().contains("multiple of 96"));
+        let strided = Plan::new(
+            BackboneName::a(4, 1056, Form::Strided),
+            Wiring::Mobile,
+            32,
+            &Cells::A,
+        );
+        assert!(strided.unwrap_err().to_string().contains("multiple of 192"));
     }
 }

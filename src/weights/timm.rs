@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Contents, WeightsError};
-use crate::nasnet::BackboneName;
+use crate::nasnet::{BackboneName, Form};
 
 /// A NASNet whose weights lie in a file without a description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,13 @@ impl BareNetwork {
         if cells == 0 || cells % 3 != 0 {
             return Err(error(&format!("{cells} normal cells are not three equal stages")));
         }
-        let name = BackboneName { cells_per_stage: cells / 3, channels };
+        let has = |cell: &str| contents.tensors.keys().any(|name| name.starts_with(cell));
+        let form = match (has("cell_stem_0."), has("reduction_cell_0.")) {
+            (false, _) => Form::Cifar,
+            (true, true) => Form::ImageNet,
+            (true, false) => Form::Strided,
+        };
+        let name = BackboneName::a(cells / 3, channels, form);
         // The same rules as for names that are typed.
         name.to_string().parse::<BackboneName>().map_err(|e| error(&e.to_string()))?;
         Ok(Self { name, stem_filters, classes })
@@ -68,10 +74,11 @@ mod tests {
             ("conv0.conv.weight", &[8, 3, 3, 3]),
             ("cell_stem_0.conv_1x1.conv.weight", &[1, 1, 1, 1]),
             ("cell_5.conv_1x1.conv.weight", &[1, 1, 1, 1]),
+            ("reduction_cell_0.conv_1x1.conv.weight", &[1, 1, 1, 1]),
             ("last_linear.weight", &[5, 96]),
         ]);
         let found = BareNetwork::read_from(&file, Path::new("x")).unwrap();
-        let name = BackboneName { cells_per_stage: 2, channels: 96 };
+        let name = BackboneName::a(2, 96, Form::ImageNet);
         assert_eq!(found, BareNetwork { name, stem_filters: 8, classes: 5 });
     }
 
