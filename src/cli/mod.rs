@@ -17,9 +17,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Override;
+use crate::config::{Override, Pooling};
 use crate::failure::Exit;
 use crate::geometry::Size;
+use crate::nasnet::Wiring;
 
 /// NASNet + Faster R-CNN object detection: train, evaluate, detect.
 #[derive(Debug, Parser)]
@@ -212,12 +213,12 @@ pub struct FeaturesArgs {
     /// The .safetensors to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Wiring of a bare state dict: large or mobile [default: large when N = 6]
-    #[arg(long, value_name = "WIRING")]
-    pub wiring: Option<String>,
-    /// Pooling of a bare state dict: tf or timm [default: timm for 6@4032 with 1000 classes, else tf]
-    #[arg(long, value_name = "POOLING")]
-    pub pooling: Option<String>,
+    /// Wiring of a bare state dict [default: large when N = 6]
+    #[arg(long, value_enum, value_name = "WIRING")]
+    pub wiring: Option<Wiring>,
+    /// Pooling of a bare state dict [default: timm for 6@4032 with 1000 classes, else tf]
+    #[arg(long, value_enum, value_name = "POOLING")]
+    pub pooling: Option<Pooling>,
     /// Where it runs.
     #[command(flatten)]
     pub run_on: RunOn,

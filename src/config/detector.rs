@@ -50,7 +50,8 @@ impl Backbone {
                 return Err(PlanError::new(self.name, reason));
             }
             (Some(_), Family::A) => {
-                let reason = "has NASNet-A's cells; with a backbone.genotype it is called nasnet-own-N@F";
+                let reason =
+                    "has NASNet-A's cells; with a backbone.genotype it is called nasnet-own-N@F";
                 return Err(PlanError::new(self.name, reason));
             }
         };
@@ -59,7 +60,7 @@ impl Backbone {
 }
 
 /// How stride-2 average pools treat the pixels beyond the border.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// TensorFlow: they do not count.

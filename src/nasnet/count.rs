@@ -149,7 +149,12 @@ mod tests {
     #[test]
     fn the_other_rows_of_the_paper_have_the_counts_of_an_independent_model() {
         let cases = [
-            (BackboneName::a(7, 2304, Form::Cifar), 32, 10, [32_590_954, 32_718_826, 5_151_250_944]),
+            (
+                BackboneName::a(7, 2304, Form::Cifar),
+                32,
+                10,
+                [32_590_954, 32_718_826, 5_151_250_944],
+            ),
             (
                 BackboneName::a(5, 1536, Form::ImageNet),
                 299,
@@ -177,11 +182,8 @@ mod tests {
         ];
         for (name, side, classes, expected) in cases {
             let c = count(name, side, classes);
-            let got = [
-                c.parameters,
-                c.parameters_with_batch_norm_statistics,
-                c.multiply_adds as usize,
-            ];
+            let got =
+                [c.parameters, c.parameters_with_batch_norm_statistics, c.multiply_adds as usize];
             assert_eq!(got, expected, "{name}");
         }
         // The stem's width changes the CIFAR rows.

@@ -197,7 +197,8 @@ mod tests {
         assert!(message("nasnet-a-4@1056-strided").contains("4@960-strided and nasnet-a-4@1152"));
         assert!(message("nasnet-a-6@770-cifar").contains("nasnet-a-6@768-cifar"));
         assert!(message("nasnet-a-0@96").contains("1 to 64"));
-        for bad in ["resnet50", "nasnet-b-4@1152", "nasnet-a-6", "nasnet-a-x@96", "", "nasnet-a-4@96-x"]
+        for bad in
+            ["resnet50", "nasnet-b-4@1152", "nasnet-a-6", "nasnet-a-x@96", "", "nasnet-a-4@96-x"]
         {
             assert!(message(bad).contains("not a backbone"), "{bad}");
         }

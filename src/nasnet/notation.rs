@@ -132,7 +132,9 @@ impl<T: AsRef<str>> CellText<T> {
                 if let State::S(n) = op.input
                     && n >= i
                 {
-                    let reason = format!("row {i} reads s{n}, which is made later; it may read h, p and the rows before it");
+                    let reason = format!(
+                        "row {i} reads s{n}, which is made later; it may read h, p and the rows before it"
+                    );
                     return Err(fault(Some(i), false, reason));
                 }
             }

@@ -18,7 +18,7 @@ use crate::geometry::Size;
 
 /// Which map the first cell after a reduction takes as `P`. It changes no shape and no count, so that
 /// only numbers can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Wiring {
     /// The last but one cell of the stage before (6@4032; slim's `skip_reduction_layer_input = 1`).
@@ -398,12 +398,8 @@ mod tests {
         };
         assert!(plan(96, &Cells::A).is_ok());
         assert!(plan(100, &Cells::A).unwrap_err().contains("multiple of 96"));
-        let strided = Plan::new(
-            BackboneName::a(4, 1056, Form::Strided),
-            Wiring::Mobile,
-            32,
-            &Cells::A,
-        );
+        let strided =
+            Plan::new(BackboneName::a(4, 1056, Form::Strided), Wiring::Mobile, 32, &Cells::A);
         assert!(strided.unwrap_err().to_string().contains("multiple of 192"));
     }
 }

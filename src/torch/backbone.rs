@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use detect::config::{self, Cut, Pooling};
-use detect::nasnet::genotype::{Op, OpKind, State};
+use detect::geometry::Size;
+use detect::nasnet::genotype::{Combine, Op, OpKind, State};
+use detect::nasnet::layers::Place;
 use detect::nasnet::names;
-use detect::nasnet::plan::{Fit, Map, Plan, Site};
+use detect::nasnet::plan::{Map, Plan, Site};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::nn::{
-    BatchNorm, Convolution, Init, Linear, Mode, NormSettings, Separable, at, channels_last, same,
-};
+use crate::nn::{Init, Linear, Mode, NormSettings, Unit, channels_last, nchw, same};
 
 /// What the heads of a detector need to know of a featurizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,73 +49,6 @@ impl Feature {
     }
 }
 
-/// A 1x1 convolution and its batch norm.
-#[derive(Debug)]
-struct Projection {
-    conv: Convolution,
-    bn: BatchNorm,
-}
-
-impl Projection {
-    fn new(path: &Path, inputs: usize, outputs: usize, norm: NormSettings) -> Self {
-        Self {
-            conv: Convolution::pointwise(&(path / "conv"), inputs, outputs),
-            bn: BatchNorm::new(&(path / "bn"), outputs, norm),
-        }
-    }
-
-    fn forward(&self, activated: &Tensor, mode: Mode) -> Tensor {
-        self.bn.forward(&self.conv.same(activated), mode)
-    }
-}
-
-/// How a cell fits `P` to its width and size.
-#[derive(Debug)]
-enum Previous {
-    Raw,
-    Project(Projection),
-    Factorized { paths: [Convolution; 2], norm: BatchNorm },
-}
-
-impl Previous {
-    fn new(path: &Path, site: &Site, norm: NormSettings) -> Self {
-        match site.fit {
-            Fit::Raw => Self::Raw,
-            Fit::Project => {
-                let path = at(path, &names::previous(site));
-                Self::Project(Projection::new(&path, site.previous_channels, site.width, norm))
-            }
-            Fit::Factorized => {
-                let (paths, norm_name) = names::factorized(site);
-                let half = site.width / 2;
-                let widths = [half, site.width - half];
-                let [first, second] = paths;
-                let conv = |name: String, outputs| {
-                    Convolution::pointwise(&at(path, &name), site.previous_channels, outputs)
-                };
-                Self::Factorized {
-                    paths: [conv(first, widths[0]), conv(second, widths[1])],
-                    norm: BatchNorm::new(&at(path, &norm_name), site.width, norm),
-                }
-            }
-        }
-    }
-
-    fn forward(&self, map: &Feature, mode: Mode) -> Tensor {
-        match self {
-            Self::Raw => map.raw.shallow_clone(),
-            Self::Project(projection) => projection.forward(&map.relu, mode),
-            Self::Factorized { paths: [even, odd], norm } => {
-                let halves = [
-                    even.same(&same::every_second_pixel(&map.relu, 0)),
-                    odd.same(&same::every_second_pixel(&map.relu, 1)),
-                ];
-                norm.forward(&Tensor::cat(&halves, 1), mode)
-            }
-        }
-    }
-}
-
 /// A state of a cell, and its ReLU once somebody asks for it.
 struct Live {
     raw: Tensor,
@@ -136,10 +69,12 @@ impl Live {
 #[derive(Debug)]
 struct Cell {
     site: Site,
-    current: Projection,
-    previous: Previous,
-    /// The separable convolutions by row and side; `None` where the operation has no weights.
-    separables: Vec<[Option<Separable>; 2]>,
+    current: Unit,
+    previous: Option<Unit>,
+    /// The weighted layers of each operation by row and side: two of a separable one, else one or none.
+    operations: Vec<[Vec<Unit>; 2]>,
+    /// What brings each joined state to the output's width and size, where it does not fit.
+    outputs: Vec<Option<Unit>>,
     pooling: Pooling,
     /// Drop path's keep probability at the end of training, of this cell.
     keep: f64,
@@ -148,29 +83,28 @@ struct Cell {
 impl Cell {
     fn new(path: &Path, site: &Site, section: &config::Backbone, cells: usize) -> Self {
         let norm = NormSettings::from(section);
-        let separable = |row: usize, side: usize, op: Op| match op.kind {
-            OpKind::Separable { kernel } => {
-                let name = names::operation(site, row, side);
-                let channels = [site.state_channels(op.input), site.width];
-                Some(Separable::new(path, &name, kernel, site.stride(op.input), channels, norm))
-            }
-            OpKind::Average | OpKind::Max | OpKind::Identity => None,
+        let layers = site.layers();
+        let made = |wanted: &dyn Fn(Place) -> bool| -> Vec<Unit> {
+            let found = layers.iter().filter(|layer| wanted(layer.place));
+            found.map(|layer| Unit::new(path, Some(site), layer, norm)).collect()
         };
-        let sums = site.genotype().sums.iter().enumerate();
-        let separables =
-            sums.map(|(row, &[l, r])| [separable(row, 0, l), separable(row, 1, r)]).collect();
+        let operation = |row: usize, side: usize| {
+            made(
+                &|place| matches!(place, Place::Operation { row: r, side: s, .. } if (r, s) == (row, side)),
+            )
+        };
         // Deeper cells lose more paths (slim's version 3 of drop path).
         let depth = (site.number + 1) as f64 / cells as f64;
         Self {
+            current: made(&|place| place == Place::Current).remove(0),
+            previous: made(&|place| place == Place::Previous).pop(),
+            operations: (0..site.genotype.rows.len())
+                .map(|row| [operation(row, 0), operation(row, 1)])
+                .collect(),
+            outputs: (site.genotype.concat.iter())
+                .map(|&state| made(&|place| place == Place::Output(state)).pop())
+                .collect(),
             site: site.clone(),
-            current: Projection::new(
-                &at(path, &names::current(site)),
-                site.current_channels,
-                site.width,
-                norm,
-            ),
-            previous: Previous::new(path, site, norm),
-            separables,
             pooling: section.pooling,
             keep: 1. - depth * (1. - section.drop_path_keep),
         }
@@ -179,59 +113,68 @@ impl Cell {
     /// `current` and `previous` are the maps `H` and `P` before fitting.
     fn forward(&self, current: &Feature, previous: &Feature, mode: Mode) -> Tensor {
         let mut h = Live::new(self.current.forward(&current.relu, mode));
-        let mut p = Live::new(self.previous.forward(previous, mode));
-        let mut sums: Vec<Live> = Vec::new();
-        for (row, pair) in self.site.genotype().sums.iter().enumerate() {
+        let mut p = Live::new(match &self.previous {
+            Some(fit) => fit.forward(&previous.relu, mode),
+            None => previous.raw.shallow_clone(),
+        });
+        let mut rows: Vec<Live> = Vec::new();
+        for (row, units) in self.site.genotype.rows.iter().zip(&self.operations) {
             let mut sides: Vec<Tensor> = Vec::with_capacity(2);
-            for (side, op) in pair.iter().enumerate() {
+            for (op, units) in row.ops.iter().zip(units) {
                 // The normal cell pools `P` twice in one row: the pool is computed once.
                 let made = match sides.first() {
-                    Some(first) if pair[0] == pair[1] && self.separables[row][side].is_none() => {
+                    Some(first) if row.ops[0] == row.ops[1] && units.is_empty() => {
                         first.shallow_clone()
                     }
                     _ => {
                         let state = match op.input {
                             State::H => &mut h,
                             State::P => &mut p,
-                            State::S(n) => &mut sums[n],
+                            State::S(n) => &mut rows[n],
                         };
-                        self.operate(*op, self.separables[row][side].as_ref(), state, mode)
+                        self.operate(*op, units, state, mode)
                     }
                 };
                 sides.push(made);
             }
-            let [left, right] = [0, 1].map(|side| self.drop_path(&sides[side], pair[side], mode));
-            sums.push(Live::new(left + right));
+            let [left, right] =
+                [0, 1].map(|side| self.drop_path(&sides[side], row.ops[side], mode));
+            rows.push(Live::new(match row.combine {
+                Combine::Add => left + right,
+                Combine::Concat => Tensor::cat(&[left, right], 1),
+            }));
         }
-        let parts: Vec<&Tensor> = (self.site.genotype().concat.iter())
-            .map(|state| match state {
-                State::H => &h.raw,
-                State::P => &p.raw,
-                State::S(n) => &sums[*n].raw,
+        let parts: Vec<Tensor> = (self.site.genotype.concat.iter().zip(&self.outputs))
+            .map(|(state, fit)| {
+                let raw = match state {
+                    State::H => &h.raw,
+                    State::P => &p.raw,
+                    State::S(n) => &rows[*n].raw,
+                };
+                // No ReLU here: slim's `_cell_profile` end.
+                fit.as_ref().map_or_else(|| raw.shallow_clone(), |fit| fit.forward(raw, mode))
             })
             .collect();
         Tensor::cat(&parts, 1)
     }
 
-    fn operate(
-        &self,
-        op: Op,
-        separable: Option<&Separable>,
-        state: &mut Live,
-        mode: Mode,
-    ) -> Tensor {
-        let stride = self.site.stride(op.input) as i64;
-        match (op.kind, separable) {
-            (OpKind::Separable { .. }, Some(separable)) => {
-                separable.forward(&state.activated(), mode)
+    /// `units` are the operation's weighted layers.
+    fn operate(&self, op: Op, units: &[Unit], state: &mut Live, mode: Mode) -> Tensor {
+        let stride = self.site.stride_of(op.input) as i64;
+        let pooled = match op.kind {
+            OpKind::Average => same::average_pool(&state.raw, stride, self.pooling),
+            OpKind::Max { kernel } => same::max_pool(&state.raw, kernel as i64, stride),
+            OpKind::Identity if units.is_empty() => return state.raw.shallow_clone(),
+            OpKind::Identity
+            | OpKind::Separable { .. }
+            | OpKind::Convolution { .. }
+            | OpKind::Split { .. } => {
+                let first = units[0].forward(&state.activated(), mode);
+                return units[1..].iter().fold(first, |xs, unit| unit.forward(&xs.relu(), mode));
             }
-            (OpKind::Average, _) => same::average_pool(&state.raw, stride, self.pooling),
-            (OpKind::Max, _) => same::max_pool(&state.raw, stride),
-            (OpKind::Identity, _) => state.raw.shallow_clone(),
-            (OpKind::Separable { .. }, None) => {
-                unreachable!("made in `new` for each separable operation")
-            }
-        }
+        };
+        // A pool that changes the width is projected without a ReLU.
+        units.iter().fold(pooled, |xs, unit| unit.forward(&xs, mode))
     }
 
     /// Scheduled drop path (Zoph et al. 2018, section 4, and slim's `nasnet_utils`): each image loses an
@@ -253,7 +196,7 @@ impl Cell {
 pub struct NasNet {
     plan: Plan,
     cut: Cut,
-    conv0: Projection,
+    conv0: Unit,
     cells: Vec<Cell>,
 }
 
@@ -262,14 +205,10 @@ impl NasNet {
     pub fn new(path: &Path, section: &config::Backbone, cut: Cut, with_tail: bool) -> Self {
         let plan = section.plan();
         let norm = NormSettings::from(section);
-        let conv0 = path / names::CONV0;
-        let made = if with_tail { plan.cells.len() } else { plan.stride_16()[1].0 };
+        let made = if with_tail { plan.cells.len() } else { cut_of(&plan)[1].0 };
         let cell = |site| Cell::new(path, site, section, plan.cells.len());
         Self {
-            conv0: Projection {
-                conv: Convolution::new(&(&conv0 / "conv"), 3, plan.stem_filters, 3, 2, 1),
-                bn: BatchNorm::new(&(&conv0 / "bn"), plan.stem_filters, norm),
-            },
+            conv0: Unit::new(path, None, &plan.stem(), norm),
             cells: plan.cells[..made].iter().map(cell).collect(),
             plan,
             cut,
@@ -297,8 +236,8 @@ impl NasNet {
     /// The stem convolution in a list with a place for every map.
     fn stem(&self, images: &Tensor, mode: Mode) -> Vec<Option<Feature>> {
         let mut maps: Vec<Option<Feature>> = (0..=self.cells.len()).map(|_| None).collect();
-        let stem = self.conv0.conv.valid(&channels_last(images));
-        maps[Map::STEM.0] = Some(Feature::new(self.conv0.bn.forward(&stem, mode)));
+        let stem = self.conv0.forward_stem(&channels_last(images), mode);
+        maps[Map::STEM.0] = Some(Feature::new(stem));
         maps
     }
 
@@ -324,9 +263,14 @@ impl NasNet {
     }
 }
 
+/// Where a detector cuts the network.
+fn cut_of(plan: &Plan) -> [Map; 2] {
+    plan.stride_16().expect("configurations of detectors are checked for it")
+}
+
 impl Backbone for NasNet {
     fn spec(&self) -> CutSpec {
-        let [first, last] = self.plan.stride_16().map(|map| self.plan.channels(map) as i64);
+        let [first, last] = cut_of(&self.plan).map(|map| self.plan.channels(map) as i64);
         let channels = match self.cut {
             Cut::Pair => first + last,
             Cut::Last => last,
@@ -335,7 +279,7 @@ impl Backbone for NasNet {
     }
 
     fn trunk(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let [first, last] = self.plan.stride_16();
+        let [first, last] = cut_of(&self.plan);
         let mut maps = self.stem(images, mode);
         self.run(&mut maps, 0..last.0, &[first, last], mode);
         let mut take = |map: Map| maps[map.0].take().expect("it was kept");
@@ -346,7 +290,7 @@ impl Backbone for NasNet {
     }
 
     fn tail(&self, crops: &Tensor, mode: Mode) -> Tensor {
-        let [first, last] = self.plan.stride_16();
+        let [first, last] = cut_of(&self.plan);
         let widths = [first, last].map(|map| self.plan.channels(map) as i64);
         let halves = crops.split_with_sizes(widths, 1);
         let mut maps: Vec<Option<Feature>> = (0..=self.cells.len()).map(|_| None).collect();
@@ -357,6 +301,52 @@ impl Backbone for NasNet {
         self.run(&mut maps, last.0..end.0, &[end], mode);
         let features = maps[end.0].take().expect("it was kept").relu;
         features.mean_dim([2, 3].as_slice(), false, None::<Kind>) // [R, D]
+    }
+}
+
+/// The auxiliary classifier on the last map before the second reduction, for training (slim's
+/// `_build_aux_head`).
+#[derive(Debug)]
+pub struct Auxiliary {
+    convolutions: [Unit; 2],
+    linear: Linear,
+    map: Map,
+}
+
+impl Auxiliary {
+    /// Makes the tensors under `path` for images of `size`, whose map must be a square of at least 5
+    /// pixels: `None` where it is not.
+    pub fn new(
+        path: &Path,
+        section: &config::Backbone,
+        classes: usize,
+        size: Size,
+    ) -> Option<Self> {
+        let plan = section.plan();
+        let map = plan.auxiliary_map();
+        let [project, cover, linear] = plan.auxiliary(plan.sizes(size)?[map.0], classes)?;
+        let norm = NormSettings::from(section);
+        let shape = [linear.outputs as i64, linear.inputs as i64];
+        let place = path / names::AUXILIARY / "linear";
+        Some(Self {
+            convolutions: [&project, &cover].map(|layer| Unit::new(path, None, layer, norm)),
+            linear: Linear::new(&place, &shape, Init::PytorchDefault),
+            map,
+        })
+    }
+
+    /// `maps` are a [`Classifier`]'s, `[N, classes]` comes back.
+    ///
+    /// # Panics
+    /// If the map has another size than in [`Self::new`].
+    pub fn forward(&self, maps: &[(String, Tensor)], mode: Mode) -> Tensor {
+        let read = maps[self.map.0].1.relu();
+        let pooled = read.avg_pool2d([5, 5], [3, 3], [0, 0], false, true, None::<i64>);
+        let [project, cover] = &self.convolutions;
+        let covered = cover.forward_valid(&project.forward(&pooled, mode).relu(), mode).relu();
+        let [_, _, height, width] = nchw(&covered);
+        assert_eq!([height, width], [1, 1], "the second convolution covers its whole map");
+        self.linear.forward(&covered.flatten(1, 3))
     }
 }
 

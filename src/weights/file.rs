@@ -32,7 +32,9 @@ pub enum WeightsError {
         reason: String,
     },
     /// A tensor of a kind that networks do not have.
-    #[error("{path}: the tensor '{tensor}' holds {dtype}; expected a float of 16 to 64 bits or an integer")]
+    #[error(
+        "{path}: the tensor '{tensor}' holds {dtype}; expected a float of 16 to 64 bits or an integer"
+    )]
     Element {
         /// Which file.
         path: PathBuf,

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{Contents, WeightsError};
-use crate::nasnet::{BackboneName, Form};
+use crate::config::{Backbone, NormMode, Pooling};
+use crate::nasnet::{BackboneName, Form, Wiring};
 
 /// A NASNet whose weights lie in a file without a description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,29 @@ impl BareNetwork {
         // The same rules as for names that are typed.
         name.to_string().parse::<BackboneName>().map_err(|e| error(&e.to_string()))?;
         Ok(Self { name, stem_filters, classes })
+    }
+}
+
+impl BareNetwork {
+    /// The section that builds it. `wiring` and `pooling` are what the file can't say: by default the
+    /// wiring is `large` for the ImageNet form with N = 6, and timm's pooling is taken for exactly the
+    /// network that timm publishes.
+    pub fn section(&self, wiring: Option<Wiring>, pooling: Option<Pooling>) -> Backbone {
+        let large = self.name.cells_per_stage == 6 && self.name.form == Form::ImageNet;
+        let timm = self.name == BackboneName::LARGE && self.classes == 1000;
+        let cifar = self.name.form == Form::Cifar;
+        Backbone {
+            name: self.name,
+            wiring: wiring.unwrap_or(if large { Wiring::Large } else { Wiring::Mobile }),
+            stem_filters: self.stem_filters,
+            pooling: pooling.unwrap_or(if timm { Pooling::Timm } else { Pooling::Tf }),
+            // slim's argument scopes: `cifar_config` and the two ImageNet ones.
+            norm_eps: if cifar { 1e-5 } else { 1e-3 },
+            norm_momentum: if cifar { 0.1 } else { 3e-4 },
+            norm: NormMode::Frozen,
+            drop_path_keep: 1.,
+            genotype: None,
+        }
     }
 }
 

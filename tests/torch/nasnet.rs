@@ -15,7 +15,7 @@ use std::path::Path;
 
 use common::{Golden, assert_close, difference, json, oracle};
 use detect::config::{Backbone, Cut, NormMode, Pooling};
-use detect::nasnet::{BackboneName, Wiring};
+use detect::nasnet::{BackboneName, Form, Wiring};
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone as _, Classifier, NasNet};
 use detect_torch::nn::Mode;
@@ -45,10 +45,11 @@ fn section(case: &Path) -> (Backbone, usize) {
     // timm's class has six cells a stage and the large wiring.
     let large = if same { config["skip_reduction_input"].as_bool().unwrap() } else { true };
     let section = Backbone {
-        name: BackboneName {
-            cells_per_stage: if same { number("cells_per_stage") } else { 6 },
-            channels: number("num_features"),
-        },
+        name: BackboneName::a(
+            if same { number("cells_per_stage") } else { 6 },
+            number("num_features"),
+            Form::ImageNet,
+        ),
         wiring: if large { Wiring::Large } else { Wiring::Mobile },
         stem_filters: number("stem_size"),
         pooling: if same { Pooling::Tf } else { Pooling::Timm },
@@ -56,6 +57,7 @@ fn section(case: &Path) -> (Backbone, usize) {
         norm_momentum: 0.1,
         norm: NormMode::Live,
         drop_path_keep: 1.,
+        genotype: None,
     };
     (section, number("num_classes"))
 }
@@ -191,7 +193,7 @@ fn a_changed_rule_is_seen() {
 #[test]
 fn drop_path_keeps_the_mean_and_is_off_in_evaluation() {
     let section = Backbone {
-        name: BackboneName { cells_per_stage: 1, channels: 96 },
+        name: BackboneName::a(1, 96, Form::ImageNet),
         wiring: Wiring::Mobile,
         stem_filters: 8,
         pooling: Pooling::Tf,
@@ -199,6 +201,7 @@ fn drop_path_keeps_the_mean_and_is_off_in_evaluation() {
         norm_momentum: 0.1,
         norm: NormMode::Frozen,
         drop_path_keep: 0.5,
+        genotype: None,
     };
     tch::manual_seed(1);
     let store = VarStore::new(Device::Cpu);

@@ -262,11 +262,12 @@ fn same_padding_is_tensorflow_s() {
         let stride = arguments["stride"].as_i64().unwrap();
         if case.starts_with("depthwise") {
             let weight = get("weight");
-            let (padded, padding) = same::pad(input, arguments["kernel"].as_i64().unwrap(), stride);
+            let (padded, padding) =
+                same::pad(input, [arguments["kernel"].as_i64().unwrap(); 2], [stride; 2]);
             let found = padded.conv2d::<Tensor>(weight, None, [stride, stride], padding, [1, 1], 4);
             assert_close(case, get("output"), &found, LIMIT);
         } else {
-            assert_close(case, get("max"), &same::max_pool(input, stride), LIMIT);
+            assert_close(case, get("max"), &same::max_pool(input, 3, stride), LIMIT);
             let average = same::average_pool(input, stride, Pooling::Tf);
             assert_close(case, get("avg_tf"), &average, LIMIT);
             if stride == 2 {

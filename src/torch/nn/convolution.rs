@@ -6,38 +6,36 @@ use tch::nn::Path;
 use super::linear::Init;
 use super::same;
 
-/// A square convolution without bias.
+/// How a convolution walks over its map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walk {
+    /// Down and across.
+    pub stride: [i64; 2],
+    /// Distance of the kernel's taps.
+    pub dilation: i64,
+    /// With as many groups as channels it is depthwise.
+    pub groups: i64,
+}
+
+impl Walk {
+    /// Every pixel, all channels.
+    pub const DENSE: Self = Self { stride: [1, 1], dilation: 1, groups: 1 };
+}
+
+/// A convolution without bias.
 #[derive(Debug)]
 pub struct Convolution {
-    /// `[C_out, C_in / groups, k, k]`.
+    /// `[C_out, C_in / groups, k_h, k_w]`.
     pub weight: Tensor,
-    stride: i64,
-    groups: i64,
+    walk: Walk,
 }
 
 impl Convolution {
-    /// Makes `path.weight`. With `groups = C_in` it is depthwise.
-    pub fn new(
-        path: &Path,
-        inputs: usize,
-        outputs: usize,
-        kernel: usize,
-        stride: usize,
-        groups: usize,
-    ) -> Self {
-        let shape = [outputs, inputs / groups, kernel, kernel].map(|n| n as i64);
-        let weight = Init::PytorchDefault.weight(path, "weight", &shape);
-        Self { weight, stride: stride as i64, groups: groups as i64 }
-    }
-
-    /// A 1x1 convolution of stride 1.
-    pub fn pointwise(path: &Path, inputs: usize, outputs: usize) -> Self {
-        Self::new(path, inputs, outputs, 1, 1, 1)
-    }
-
-    /// A convolution of each channel by itself.
-    pub fn depthwise(path: &Path, channels: usize, kernel: usize, stride: usize) -> Self {
-        Self::new(path, channels, channels, kernel, stride, channels)
+    /// Makes the tensor `name` (dotted) of `shape` `[C_out, C_in / groups, k_h, k_w]` under `path`.
+    pub fn new(path: &Path, name: &str, shape: &[usize], walk: Walk) -> Self {
+        let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+        let (path, leaf) = super::place(path, name);
+        Self { weight: Init::PytorchDefault.weight(&path, leaf, &shape), walk }
     }
 
     /// With TensorFlow's SAME padding.
@@ -45,8 +43,9 @@ impl Convolution {
     /// # Shapes
     /// `[N, C_in, H, W]` to `[N, C_out, ceil(H / stride), ceil(W / stride)]`.
     pub fn same(&self, xs: &Tensor) -> Tensor {
-        let kernel = self.weight.size()[2];
-        let (xs, padding) = same::pad(xs, kernel, self.stride);
+        let size = self.weight.size();
+        let reach = |k: i64| (k - 1) * self.walk.dilation + 1;
+        let (xs, padding) = same::pad(xs, [reach(size[2]), reach(size[3])], self.walk.stride);
         self.with_padding(&xs, padding)
     }
 
@@ -59,13 +58,7 @@ impl Convolution {
     }
 
     fn with_padding(&self, xs: &Tensor, padding: [i64; 2]) -> Tensor {
-        xs.conv2d::<Tensor>(
-            &self.weight,
-            None,
-            [self.stride, self.stride],
-            padding,
-            [1, 1],
-            self.groups,
-        )
+        let Walk { stride, dilation, groups } = self.walk;
+        xs.conv2d::<Tensor>(&self.weight, None, stride, padding, [dilation, dilation], groups)
     }
 }

@@ -6,12 +6,13 @@ mod convolution;
 mod linear;
 mod norm;
 pub mod same;
-mod separable;
+mod unit;
 
-pub use convolution::Convolution;
+pub use convolution::{Convolution, Walk};
 pub use linear::{Init, Linear};
 pub use norm::{BatchNorm, NormSettings};
-pub use separable::Separable;
+pub use unit::Unit;
+
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -51,6 +52,15 @@ pub fn nchw(map: &Tensor) -> [i64; 4] {
 /// `[N, C, H, W]` to the same.
 pub fn channels_last(map: &Tensor) -> Tensor {
     map.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// Where the tensor with the dotted name `name` lies under `path`, and its last word: published names
+/// are dotted, and tch takes one step at a time.
+fn place<'p, 'n>(path: &Path<'p>, name: &'n str) -> (Path<'p>, &'n str) {
+    match name.rsplit_once('.') {
+        Some((module, leaf)) => (at(path, module), leaf),
+        None => (path.clone(), name),
+    }
 }
 
 /// The place `dotted` under `path`: published names are dotted, and tch takes one step at a time.

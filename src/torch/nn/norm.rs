@@ -34,21 +34,23 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// Makes `path.{weight, bias, running_mean, running_var}`: the identity at first.
-    pub fn new(path: &Path, channels: usize, settings: NormSettings) -> Self {
+    /// Makes scale, offset, running mean and running variance under `path` by `names` (dotted): the
+    /// identity at first.
+    pub fn new(path: &Path, names: &[String; 4], channels: usize, settings: NormSettings) -> Self {
         let shape = [channels as i64];
+        let [weight, bias, mean, var] = names.each_ref().map(|name| super::place(path, name));
         // Frozen batch norm does not learn its gamma and beta either.
         let frozen = settings.mode == NormMode::Frozen;
         let (weight, bias) = if frozen {
-            (path.ones_no_train("weight", &shape), path.zeros_no_train("bias", &shape))
+            (weight.0.ones_no_train(weight.1, &shape), bias.0.zeros_no_train(bias.1, &shape))
         } else {
-            (path.ones("weight", &shape), path.zeros("bias", &shape))
+            (weight.0.ones(weight.1, &shape), bias.0.zeros(bias.1, &shape))
         };
         Self {
             weight,
             bias,
-            running_mean: path.zeros_no_train("running_mean", &shape),
-            running_var: path.ones_no_train("running_var", &shape),
+            running_mean: mean.0.zeros_no_train(mean.1, &shape),
+            running_var: var.0.ones_no_train(var.1, &shape),
             settings,
         }
     }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use detect::cli::FeaturesArgs;
-use detect::config::{self, Head, NormMode, Pooling};
+use detect::config::{self, Head};
 use detect::data::{image, loader};
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
-use detect::nasnet::{BackboneName, Wiring};
 use detect::weights::timm::BareNetwork;
 use detect::weights::{Contents, ModelInfo, model};
 use tch::nn::VarStore;
@@ -87,35 +86,14 @@ fn bare(
     device: Device,
 ) -> anyhow::Result<Loaded> {
     let found = BareNetwork::read_from(contents, path).or_exit(Exit::Weights)?;
-    let wiring = match args.wiring.as_deref() {
-        Some("large") => Wiring::Large,
-        Some("mobile") => Wiring::Mobile,
-        Some(other) => return fail!(Exit::Usage, "--wiring {other}: expected large or mobile"),
-        None if found.name.cells_per_stage == 6 => Wiring::Large,
-        None => Wiring::Mobile,
-    };
-    let pooling = match args.pooling.as_deref() {
-        Some("tf") => Pooling::Tf,
-        Some("timm") => Pooling::Timm,
-        Some(other) => return fail!(Exit::Usage, "--pooling {other}: expected tf or timm"),
-        None if found.name == BackboneName::LARGE && found.classes == 1000 => Pooling::Timm,
-        None => Pooling::Tf,
-    };
+    let section = found.section(args.wiring, args.pooling);
     tracing::info!(
-        "{}, {} classes, {wiring:?} wiring, {pooling:?} pooling",
-        found.name,
-        found.classes
+        "{}, {} classes, {:?} wiring, {:?} pooling",
+        section.name,
+        found.classes,
+        section.wiring,
+        section.pooling
     );
-    let section = config::Backbone {
-        name: found.name,
-        wiring,
-        stem_filters: found.stem_filters,
-        pooling,
-        norm_eps: 1e-3,
-        norm_momentum: 0.1,
-        norm: NormMode::Frozen,
-        drop_path_keep: 1.,
-    };
     let store = VarStore::new(device);
     let network = Classifier::new(&store.root(), &section, found.classes);
     weights::load(&store, contents, "", path).or_exit(Exit::Weights)?;
