@@ -66,10 +66,14 @@ fn mistakes_name_the_key() {
         ("backbone.name=resnet50", "not a backbone"),
         ("backbone.name=nasnet-a-5@1538", "nasnet-a-5@1536"),
         ("detector.cut=last", "'tail' needs detector.cut = 'pair'"),
-        ("detector.rules=tf", "not built yet"),
+        ("detector.rules=tf", "must be 0 with the rules 'tf'"),
+        ("roi.max_per_class=5", "which limit no class"),
         ("anchors.sizes=[]", "anchors"),
         ("rpn.nms_iou=1.5", "rpn.nms_iou: must be between 0 and 1"),
-        ("input.short_side=7", "input.short_side"),
+        ("input.resize.short_side=7", "input.resize.short_side"),
+        ("input.resize.long_side=95", "must not be below short_side"),
+        ("input.resize={kind=\"fixed\", height=64, width=64}", "must be 'short_side'"),
+        ("train.loss_weights.box=-1", "train.loss_weights"),
         ("name=a/b", "name"),
     ] {
         let found = message(text);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use detect::config::Config;
+use detect::config::{Config, Resize};
 use detect::data::image::{
     Decoded, ImageError, MAX_PIXELS, Rgb, decode, header, resize_normalized_f32,
 };
@@ -417,7 +417,8 @@ fn resizing_equals_torchvision() {
         let Some(short_side) = number("min_size") else { continue };
         let three =
             |key: &str| [0, 1, 2].map(|i| settings[key][i].as_f64().expect("a number") as f32);
-        (input.short_side, input.long_side) = (short_side, number("max_size").expect("a number"));
+        let long_side = number("max_size").expect("a number");
+        input.resize = Resize::ShortSide { short_side, long_side };
         (input.mean, input.std) = (three("mean"), three("std"));
         let sizes = integers(&tensors, &format!("{case}.image_sizes_hw"));
         let (shape, expected) = floats(&tensors, &format!("{case}.batch"));
@@ -447,7 +448,7 @@ fn resizing_equals_torchvision() {
     }
     assert_eq!(images, 6);
     for row in integers(&tensors, "size_table.rows").as_chunks::<6>().0 {
-        (input.short_side, input.long_side) = (row[0], row[1]);
+        input.resize = Resize::ShortSide { short_side: row[0], long_side: row[1] };
         let resized = input.resized(Size::new(row[2], row[3]));
         assert_eq!([resized.height, resized.width], row[4..], "{row:?}");
     }

@@ -144,8 +144,8 @@ pub struct TrainArgs {
     /// Everything random follows from it
     #[arg(long, value_name = "N")]
     pub seed: Option<u32>,
-    /// Short side of the network's input in pixels
-    #[arg(long, value_name = "S")]
+    /// Size of the network's input in pixels: its short side, or height and width
+    #[arg(long, value_name = "S|HxW")]
     pub image_size: Option<Size>,
     /// Where it runs.
     #[command(flatten)]

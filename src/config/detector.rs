@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::geometry::Size;
 use crate::nasnet::notation::OwnCells;
 use crate::nasnet::{BackboneName, Cells, Family, Plan, PlanError, Wiring};
 
@@ -22,8 +21,10 @@ pub struct Backbone {
     pub norm_eps: f64,
     /// Share of the batch's statistics in the running ones at each step (published: 0.0003).
     pub norm_momentum: f64,
-    /// Whether batch norm learns during detector training.
+    /// What batch norm does during detector training, before the second reduction.
     pub norm: NormMode,
+    /// The same from the second reduction on: the part that is a detector's tail.
+    pub tail_norm: NormMode,
     /// Scheduled drop path: probability of keeping a path in the last cell at the end of training; 1 is off.
     pub drop_path_keep: f64,
     /// The cells of `nasnet-own-N@F`; absent for NASNet-A.
@@ -75,6 +76,8 @@ pub enum Pooling {
 pub enum NormMode {
     /// Normalises by its running statistics; gamma and beta do not learn either. For fine-tuning.
     Frozen,
+    /// Normalises by its running statistics, which stay; gamma and beta learn.
+    Affine,
     /// Normalises by the batch and learns.
     Live,
 }
@@ -160,6 +163,8 @@ impl Anchors {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rpn {
+    /// Channels of its 3x3 convolution; 0 takes as many as the map has (0).
+    pub channels: usize,
     /// IoU from which an anchor is positive (0.7).
     pub positive_iou: f64,
     /// IoU under which it is negative (0.3); between the two it is not used.
@@ -168,11 +173,11 @@ pub struct Rpn {
     pub sampled: usize,
     /// At most this share of them positive (0.5).
     pub positive_fraction: f64,
-    /// Proposals kept by score before NMS in training (2000).
+    /// Proposals kept by score before NMS in training (2000); 0 keeps all.
     pub pre_nms_train: usize,
     /// Proposals kept after NMS in training (2000).
     pub post_nms_train: usize,
-    /// Before NMS in evaluation (1000).
+    /// Before NMS in evaluation (1000); 0 keeps all.
     pub pre_nms_eval: usize,
     /// After NMS in evaluation (1000).
     pub post_nms_eval: usize,
@@ -194,66 +199,8 @@ pub struct Roi {
     pub score_floor: f64,
     /// Detections of one class that overlap a better one by more are dropped (0.5).
     pub nms_iou: f64,
+    /// Detections of one class an image; 0 is no limit (0).
+    pub max_per_class: usize,
     /// Detections an image, over all classes (100).
     pub max_detections: usize,
-}
-
-/// From image to network input: `(pixel / 255 - mean) / std`, then the resize.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Input {
-    /// The short side becomes this long, in pixels ...
-    pub short_side: usize,
-    /// ... unless the long side would become longer than this.
-    pub long_side: usize,
-    /// Of red, green, blue.
-    pub mean: [f32; 3],
-    /// Of red, green, blue.
-    pub std: [f32; 3],
-}
-
-impl Input {
-    /// The size that an image of `original` size is resized to: torchvision's `GeneralizedRCNNTransform`,
-    /// whose floor in double precision loses a pixel at some sizes.
-    pub fn resized(&self, original: Size) -> Size {
-        self.resized_by(original, 1.)
-    }
-
-    /// The same with both limits times `jitter`. A side that would vanish keeps 1 pixel.
-    pub fn resized_by(&self, original: Size, jitter: f64) -> Size {
-        let (h, w) = (original.height as f64, original.width as f64);
-        let by_short = self.short_side as f64 * jitter / h.min(w);
-        let by_long = self.long_side as f64 * jitter / h.max(w);
-        let scale = by_short.min(by_long);
-        let side = |n: f64| ((n * scale).floor() as usize).max(1);
-        Size::new(side(h), side(w))
-    }
-}
-
-/// Inputs of a batch are padded to multiples of this, at the bottom and at the right.
-pub const SIZE_DIVISOR: usize = 32;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn input(short_side: usize, long_side: usize) -> Input {
-        Input { short_side, long_side, mean: [0.5; 3], std: [0.5; 3] }
-    }
-
-    #[test]
-    fn input_sizes_follow_torchvision() {
-        let size = |h, w| input(320, 640).resized(Size::new(h, w));
-        assert_eq!(size(480, 640), Size::new(320, 426));
-        assert_eq!(size(640, 480), Size::new(426, 320));
-        // The long side limits: 640 / 1280 = 0.5.
-        assert_eq!(size(400, 1280), Size::new(200, 640));
-        // The product falls just short of the limit, and is floored: 97 * (800 / 97) = 799.99...
-        let floored = input(800, 1333).resized(Size::new(97, 97));
-        assert_eq!(floored, Size::new(799, 799));
-        // torchvision would end with an empty image.
-        assert_eq!(size(1, 3000), Size::new(1, 640));
-        // Both limits move with the scale.
-        assert_eq!(input(320, 640).resized_by(Size::new(400, 1280), 0.5), Size::new(100, 320));
-    }
 }

@@ -1,4 +1,4 @@
-//! Reading a recipe, changing single keys of it, and checking that it makes sense.
+//! Reading a recipe and changing single keys of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::{Config, Crop, Cut, Head, Rules};
+use super::{Config, Resize};
 
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
@@ -85,6 +85,11 @@ impl Override {
         Self { key: key.into(), value: value.into() }
     }
 
+    /// `input.resize = resize`.
+    pub fn resize(resize: Resize) -> Self {
+        Self::new("input.resize", toml::Value::try_from(resize).expect("a plain enum becomes TOML"))
+    }
+
     fn apply(&self, table: &mut toml::Table) -> Result<(), ConfigError> {
         let text = || self.to_string();
         let mut at = table;
@@ -151,134 +156,5 @@ impl Config {
         };
         config.check()?;
         Ok(config)
-    }
-
-    /// Refuses values that can't work, by key.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |key: &'static str, reason: &str| {
-            Err(ConfigError::Value { key, reason: reason.to_owned() })
-        };
-        let fraction = |key: &'static str, x: f64| {
-            if (0. ..=1.).contains(&x) { Ok(()) } else { refuse(key, "must be between 0 and 1") }
-        };
-        if self.name.is_empty()
-            || self.name.contains(['/', '\\', '\0'])
-            || self.name.starts_with('.')
-        {
-            return refuse("name", "must be a plain word: run folders are named after it");
-        }
-        if self.backbone.stem_filters == 0 || self.backbone.stem_filters > 1024 {
-            return refuse("backbone.stem_filters", "must be 1 to 1024");
-        }
-        match self.backbone.check() {
-            Err(e) => return refuse("backbone.name", &e.to_string()),
-            Ok(plan) if plan.stride_16().is_none() => {
-                let reason = "has no two maps of stride 16, where a detector is cut; it is a classifier only";
-                return refuse("backbone.name", reason);
-            }
-            Ok(_) => {}
-        }
-        if self.backbone.norm_eps.is_nan() || self.backbone.norm_eps <= 0. {
-            return refuse("backbone.norm_eps", "must be positive");
-        }
-        fraction("backbone.norm_momentum", self.backbone.norm_momentum)?;
-        if !(self.backbone.drop_path_keep > 0. && self.backbone.drop_path_keep <= 1.) {
-            return refuse("backbone.drop_path_keep", "must be above 0 and at most 1 (1 is off)");
-        }
-        let detector = &self.detector;
-        if detector.head == Head::Tail && detector.cut != Cut::Pair {
-            return refuse(
-                "detector.head",
-                "'tail' needs detector.cut = 'pair': the next cell reads both maps",
-            );
-        }
-        if detector.rules == Rules::Tf || detector.crop == Crop::CropAndResize {
-            return refuse(
-                "detector.rules",
-                "the rules 'tf' and the crop 'crop_and_resize' are not built yet; use 'torchvision' and 'roi_align'",
-            );
-        }
-        if !(1..=64).contains(&detector.crop_size) {
-            return refuse("detector.crop_size", "must be 1 to 64");
-        }
-        if detector.head == Head::Mlp && detector.mlp_width == 0 {
-            return refuse("detector.mlp_width", "must be positive");
-        }
-        let positive = |x: &f32| x.is_finite() && *x > 0.;
-        if self.anchors.per_cell() == 0
-            || !self.anchors.sizes.iter().chain(&self.anchors.ratios).all(positive)
-        {
-            return refuse("anchors", "needs at least one size and one ratio, all positive");
-        }
-        for (key, x) in [
-            ("rpn.positive_iou", self.rpn.positive_iou),
-            ("rpn.negative_iou", self.rpn.negative_iou),
-            ("rpn.positive_fraction", self.rpn.positive_fraction),
-            ("rpn.nms_iou", self.rpn.nms_iou),
-            ("roi.positive_iou", self.roi.positive_iou),
-            ("roi.positive_fraction", self.roi.positive_fraction),
-            ("roi.score_floor", self.roi.score_floor),
-            ("roi.nms_iou", self.roi.nms_iou),
-            ("train.augment.flip", self.train.augment.flip),
-            ("train.augment.vertical_flip", self.train.augment.vertical_flip),
-            ("train.augment.color", self.train.augment.color),
-        ] {
-            fraction(key, x)?;
-        }
-        if self.rpn.negative_iou > self.rpn.positive_iou {
-            return refuse("rpn.negative_iou", "must not be above rpn.positive_iou");
-        }
-        for (key, n) in [
-            ("rpn.sampled", self.rpn.sampled),
-            ("rpn.pre_nms_train", self.rpn.pre_nms_train),
-            ("rpn.post_nms_train", self.rpn.post_nms_train),
-            ("rpn.pre_nms_eval", self.rpn.pre_nms_eval),
-            ("rpn.post_nms_eval", self.rpn.post_nms_eval),
-            ("roi.sampled", self.roi.sampled),
-            ("roi.max_detections", self.roi.max_detections),
-            ("train.batch", self.train.batch),
-            ("train.log_every", self.train.log_every),
-            ("train.checkpoint_every", self.train.checkpoint_every),
-            ("train.loader.threads", self.train.loader.threads),
-            ("train.loader.prefetch", self.train.loader.prefetch),
-        ] {
-            if n == 0 {
-                return refuse(key, "must be at least 1");
-            }
-        }
-        let input = &self.input;
-        if !(32..=4096).contains(&input.short_side) || !(32..=8192).contains(&input.long_side) {
-            return refuse(
-                "input.short_side",
-                "must be 32 to 4096, and input.long_side 32 to 8192",
-            );
-        }
-        if input.long_side < input.short_side {
-            return refuse("input.long_side", "must not be below input.short_side");
-        }
-        if !input.std.iter().all(positive) {
-            return refuse("input.std", "must be positive");
-        }
-        let train = &self.train;
-        if train.steps == 0 && train.epochs == 0 {
-            return refuse("train.epochs", "either epochs or steps must be positive");
-        }
-        if !(train.lr > 0. && train.lr.is_finite()) {
-            return refuse("train.lr", "must be positive");
-        }
-        if !(0. ..1.).contains(&train.momentum) {
-            return refuse("train.momentum", "must be at least 0 and under 1");
-        }
-        if !(0. ..1.).contains(&train.ema.decay) {
-            return refuse("train.ema.decay", "must be at least 0 (off) and under 1");
-        }
-        if !(train.weight_decay >= 0. && train.clip_norm >= 0.) {
-            return refuse("train.weight_decay", "must not be negative, nor may train.clip_norm");
-        }
-        let [low, high] = train.augment.scale;
-        if !(0.1 <= low && low <= high && high <= 4.) {
-            return refuse("train.augment.scale", "must be [low, high] within 0.1 to 4");
-        }
-        Ok(())
     }
 }

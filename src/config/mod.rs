@@ -3,20 +3,24 @@
 //! A recipe is whole (no inheritance), every key is known, and the resolved configuration travels in
 //! each checkpoint and model file. Sections are plain structs; a module takes its own section.
 
+mod check;
 mod detector;
+mod input;
 mod load;
 mod recipes;
 mod train;
+mod upgrade;
 
 use serde::{Deserialize, Serialize};
 
 pub use detector::{
-    Anchors, Backbone, Crop, Cut, DetectorSection, Head, Input, NormMode, Pooling, Roi, Rpn, Rules,
-    SIZE_DIVISOR,
+    Anchors, Backbone, Crop, Cut, DetectorSection, Head, NormMode, Pooling, Roi, Rpn, Rules,
 };
+pub use input::{Input, Resize, Sampling};
 pub use load::{ConfigError, Override};
 pub use recipes::{RECIPES, recipe_for};
-pub use train::{Augment, Data, Ema, Loader, Schedule, Train};
+pub use train::{Augment, Data, Ema, Loader, LossWeights, Schedule, Train};
+pub use upgrade::upgrade;
 
 /// A whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

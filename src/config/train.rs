@@ -38,6 +38,10 @@ pub struct Train {
     pub decay_norm: bool,
     /// The gradient's global norm is held to this; 0 is off.
     pub clip_norm: f64,
+    /// What each of the four losses counts.
+    pub loss_weights: LossWeights,
+    /// Steps in which scheduled drop path reaches its full strength; 0 takes all.
+    pub drop_path_steps: usize,
     /// Moving average of the weights, which is what is evaluated and kept.
     pub ema: Ema,
     /// Random changes to the images.
@@ -93,10 +97,36 @@ impl Train {
         self.lr * warm * self.schedule.factor(step, total)
     }
 
+    /// How far scheduled drop path has come at `step` of `total`, 0 to 1.
+    pub fn drop_path_progress(&self, step: usize, total: usize) -> f64 {
+        let full = if self.drop_path_steps > 0 { self.drop_path_steps } else { total.max(1) };
+        (step as f64 / full as f64).min(1.)
+    }
+
     /// Steps in all for a training split of `images`.
     pub fn total_steps(&self, images: usize) -> usize {
         if self.steps > 0 { self.steps } else { self.epochs * images.div_ceil(self.batch) }
     }
+}
+
+/// Factors on the losses, all of whose sum is minimised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossWeights {
+    /// Of the anchors' objectness.
+    pub objectness: f64,
+    /// Of the anchors' boxes.
+    pub rpn_box: f64,
+    /// Of the regions' classes.
+    pub class: f64,
+    /// Of the regions' boxes.
+    #[serde(rename = "box")]
+    pub box_: f64,
+}
+
+impl LossWeights {
+    /// The plain sum: torchvision's.
+    pub const ONES: Self = Self { objectness: 1., rpn_box: 1., class: 1., box_: 1. };
 }
 
 /// Moving average of the weights.
@@ -115,7 +145,7 @@ pub struct Augment {
     pub flip: f64,
     /// Probability of an upside-down image: only where up and down mean nothing, as under a microscope.
     pub vertical_flip: f64,
-    /// The short side is drawn between these multiples of `input.short_side`.
+    /// The short side is drawn between these multiples of `input.resize.short_side`.
     pub scale: [f64; 2],
     /// Brightness, contrast and saturation are multiplied by 1 +- this.
     pub color: f64,
@@ -143,5 +173,14 @@ mod tests {
         assert!((step.factor(80, 100) - 0.01).abs() < 1e-12);
         assert_eq!(Schedule::Cosine.factor(0, 10), 1.);
         assert!((Schedule::Cosine.factor(5, 10) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn drop_path_rises_over_its_own_steps_or_over_all() {
+        let mut train = crate::config::Config::recipe("tiny", &[]).unwrap().train;
+        train.drop_path_steps = 0;
+        assert_eq!(train.drop_path_progress(5, 10), 0.5);
+        train.drop_path_steps = 4;
+        assert_eq!([1, 8].map(|step| train.drop_path_progress(step, 10)), [0.25, 1.]);
     }
 }

@@ -36,7 +36,7 @@ pub struct Changes {
     pub flip: bool,
     /// Upside down.
     pub vertical_flip: bool,
-    /// Factor on `input.short_side` and `input.long_side`.
+    /// Factor on both limits of `input.resize` of kind `short_side`.
     pub scale: f64,
     /// Factors on brightness, contrast and saturation; 1 changes nothing.
     pub color: [f32; 3],

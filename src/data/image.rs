@@ -26,7 +26,9 @@ use image::{ExtendedColorType, ImageDecoder, Limits};
 pub use self::error::ImageError;
 use self::error::{CUT, Fail};
 use self::pixels::{Layout, to_rgb, upright};
-pub use self::resize::{resize_normalized, resize_normalized_f32};
+pub use self::resize::{
+    fill, resize_from_corners_normalized, resize_normalized, resize_normalized_f32,
+};
 pub use self::sniff::Format;
 use self::sniff::{SNIFFED_BYTES, Sniffed, sniff};
 use crate::geometry::Size;

@@ -11,9 +11,9 @@ use rand::seq::SliceRandom as _;
 
 use super::augment::{Changes, Purpose, stream};
 use super::coco::{Dataset, ImageRecord};
-use super::image::{ImageError, Rgb, decode, resize_normalized};
+use super::image::{ImageError, Rgb, decode, fill};
 use super::turns::Turns;
-use crate::config::{self, SIZE_DIVISOR};
+use crate::config;
 use crate::geometry::{Box2, Label, Size};
 
 /// Why an image can't be used.
@@ -65,10 +65,10 @@ pub struct Sample {
 pub struct Batch {
     /// One an image.
     pub samples: Vec<Sample>,
-    /// Size of every image with its padding: the largest of each side, rounded up to [`SIZE_DIVISOR`].
+    /// Size of every image with its padding, as [`config::Input::padded`] says.
     pub padded: Size,
-    /// Normalised red, green, blue, `[N, H, W, 3]` of the padded size: each image at the top left, zeros
-    /// (after normalisation) around it.
+    /// Normalised red, green, blue, `[N, H, W, 3]` of the padded size: each image at the top left, with
+    /// [`config::Input::padding`] around it.
     pub pixels: Vec<f32>,
 }
 
@@ -87,16 +87,17 @@ pub fn prepare(images: &[&Rgb], input: &config::Input) -> Batch {
 
 /// Resizes each image into its place.
 fn assemble(images: &[&Rgb], samples: Vec<Sample>, input: &config::Input) -> Batch {
-    let up = |n: usize| n.next_multiple_of(SIZE_DIVISOR);
-    let height = samples.iter().map(|s| s.resized.height).max().unwrap_or(0);
-    let width = samples.iter().map(|s| s.resized.width).max().unwrap_or(0);
-    let padded = Size::new(up(height), up(width));
+    let padded = input.padded(samples.iter().map(|s| s.resized));
     let row = padded.width * 3;
+    let around = input.padding();
     let mut pixels = vec![0.; samples.len() * padded.height * row];
+    if around != [0.; 3] {
+        pixels.as_chunks_mut::<3>().0.fill(around);
+    }
     if !pixels.is_empty() {
         let places = pixels.chunks_exact_mut(padded.height * row);
         for ((image, sample), place) in images.iter().zip(&samples).zip(places) {
-            resize_normalized(image, sample.resized, input.mean, input.std, place, row);
+            fill(image, input, sample.resized, place, row);
         }
     }
     Batch { samples, padded, pixels }

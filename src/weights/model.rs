@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::shipped;
 use super::{Contents, WeightsError};
-use crate::config::Config;
+use crate::config::{Config, upgrade};
 use crate::data::Category;
 
 /// Value of the key `format` in a model file.
 const FORMAT: &str = "detect-model";
 /// Version of the form of the metadata.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The model that is used where none is named.
 pub const DEFAULT_MODEL: &str = "scenes";
@@ -58,14 +58,25 @@ impl ModelInfo {
         if get("format") != Some(FORMAT) {
             return Err(error("holds tensors, but no description of a detector; model files are written by `detect train`".into()));
         }
-        let version = get("version").unwrap_or_default();
-        if version != VERSION.to_string() {
-            return Err(error(format!(
-                "is of version '{version}'; this program reads version {VERSION}"
-            )));
+        let unreadable =
+            |e: serde_json::Error| error(format!("has a description that can't be read: {e}"));
+        let mut json: serde_json::Value =
+            serde_json::from_str(get("model").unwrap_or_default()).map_err(unreadable)?;
+        match get("version").and_then(|v| v.parse().ok()) {
+            Some(VERSION) => {}
+            Some(1) => {
+                if let Some(config) = json.get_mut("config") {
+                    upgrade(config);
+                }
+            }
+            _ => {
+                return Err(error(format!(
+                    "is of version '{}'; this program reads versions 1 to {VERSION}",
+                    get("version").unwrap_or_default()
+                )));
+            }
         }
-        let info: Self = serde_json::from_str(get("model").unwrap_or_default())
-            .map_err(|e| error(format!("has a description that can't be read: {e}")))?;
+        let info: Self = serde_json::from_value(json).map_err(unreadable)?;
         info.config
             .check()
             .map_err(|e| error(format!("has a configuration that does not work: {e}")))?;
@@ -95,4 +106,72 @@ pub fn resolve(weights: Option<&str>) -> Result<PathBuf, WeightsError> {
         (false, _) => "does not exist or is not a file".into(),
     };
     Err(WeightsError::NotAModel { path: path.into(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LossWeights, NormMode, Resize};
+
+    /// A description as version 1 wrote it, from today's: what was added since is taken out again.
+    fn of_version_1(info: &ModelInfo) -> Contents {
+        let mut json = serde_json::to_value(info).unwrap();
+        let config = &mut json["config"];
+        let drop = |section: &mut serde_json::Value, key: &str| {
+            section.as_object_mut().unwrap().remove(key).unwrap()
+        };
+        drop(&mut config["backbone"], "tail_norm");
+        drop(&mut config["rpn"], "channels");
+        drop(&mut config["roi"], "max_per_class");
+        drop(&mut config["train"], "loss_weights");
+        drop(&mut config["train"], "drop_path_steps");
+        let resize = drop(&mut config["input"], "resize");
+        config["input"]["short_side"] = resize["short_side"].clone();
+        config["input"]["long_side"] = resize["long_side"].clone();
+        let mut contents = Contents::default();
+        info.write_to(&mut contents);
+        contents.metadata.insert("version".into(), "1".into());
+        contents.metadata.insert("model".into(), json.to_string());
+        contents
+    }
+
+    fn info() -> ModelInfo {
+        ModelInfo {
+            config: Config::recipe("tiny", &[]).unwrap(),
+            categories: vec![Category { id: 7, name: "cup".into() }],
+            trained: Trained::default(),
+        }
+    }
+
+    #[test]
+    fn version_1_is_read_as_what_it_meant() {
+        let read = ModelInfo::read_from(&of_version_1(&info()), Path::new("old")).unwrap();
+        assert_eq!(read, info(), "the recipe has the values that mean what version 1 did");
+        assert_eq!(read.config.backbone.tail_norm, NormMode::Live);
+        assert_eq!(read.config.train.loss_weights, LossWeights::ONES);
+        let resize = Resize::ShortSide { short_side: 96, long_side: 160 };
+        assert_eq!(read.config.input.resize, resize);
+    }
+
+    #[test]
+    fn the_shipped_models_are_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models");
+        for name in ["scenes", "bccd"] {
+            let path = folder.join(name).with_extension("safetensors");
+            let contents = Contents::read(&path).unwrap();
+            assert_eq!(contents.metadata["version"], "1", "{name}");
+            let info = ModelInfo::read_from(&contents, &path).unwrap();
+            assert_eq!(info.config.name, name);
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_by_its_number() {
+        let mut contents = Contents::default();
+        info().write_to(&mut contents);
+        assert_eq!(ModelInfo::read_from(&contents, Path::new("new")).unwrap(), info());
+        contents.metadata.insert("version".into(), "3".into());
+        let error = ModelInfo::read_from(&contents, Path::new("new")).unwrap_err().to_string();
+        assert!(error.contains("version '3'") && error.contains("1 to 2"), "{error}");
+    }
 }

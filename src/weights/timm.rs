@@ -71,6 +71,7 @@ impl BareNetwork {
             norm_eps: if cifar { 1e-5 } else { 1e-3 },
             norm_momentum: if cifar { 0.1 } else { 3e-4 },
             norm: NormMode::Frozen,
+            tail_norm: NormMode::Frozen,
             drop_path_keep: 1.,
             genotype: None,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use detect::config::{Augment, Config, Input, Loader, Train};
+use detect::config::{Augment, Config, Input, Loader, Resize, Train};
 use detect::data::coco::Dataset;
 use detect::data::image::decode;
 use detect::data::loader::{Batch, EvalLoader, LoadError, TrainLoader, prepare};
@@ -15,7 +15,8 @@ use crate::coco::{Set, annotation, annotations, image, test_data};
 const NO_CHANGES: Augment = Augment { flip: 0., vertical_flip: 0., scale: [1., 1.], color: 0. };
 
 fn input() -> Input {
-    Input { short_side: 64, long_side: 128, mean: [0.5; 3], std: [0.25; 3] }
+    let resize = Resize::ShortSide { short_side: 64, long_side: 128 };
+    Input { resize, mean: [0.5; 3], std: [0.25; 3] }
 }
 
 fn train(batch: usize, threads: usize, augment: Augment) -> Train {

@@ -12,7 +12,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, alone, assert_close, assert_exact, json, oracle};
-use detect::config::{Config, Input, NormMode};
+use detect::config::{Config, Input, NormMode, Resize};
 use detect::geometry::{Box2, Detection, Label, Size};
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone, CutSpec};
@@ -91,8 +91,10 @@ impl Case {
         (rpn.pre_nms_train, rpn.pre_nms_eval) = (number("pre"), number("pre"));
         (rpn.post_nms_train, rpn.post_nms_eval) = (number("post"), number("post"));
         config.input = Input {
-            short_side: number("min_size"),
-            long_side: number("max_size"),
+            resize: Resize::ShortSide {
+                short_side: number("min_size"),
+                long_side: number("max_size"),
+            },
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         };

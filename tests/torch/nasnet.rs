@@ -56,6 +56,7 @@ fn section(case: &Path) -> (Backbone, usize) {
         norm_eps: 1e-3,
         norm_momentum: 0.1,
         norm: NormMode::Live,
+        tail_norm: NormMode::Live,
         drop_path_keep: 1.,
         genotype: None,
     };
@@ -200,6 +201,7 @@ fn drop_path_keeps_the_mean_and_is_off_in_evaluation() {
         norm_eps: 1e-3,
         norm_momentum: 0.1,
         norm: NormMode::Frozen,
+        tail_norm: NormMode::Frozen,
         drop_path_keep: 0.5,
         genotype: None,
     };

@@ -1,7 +1,21 @@
-//! From pixels to the network's input: normalise, then resize as torch does.
+//! From pixels to the network's input: normalise and resize, as torch does or as TensorFlow 1 did.
 
 use super::Rgb;
+use crate::config::{Input, Sampling};
 use crate::geometry::Size;
+
+/// Writes `image`, resized to `to` and normalised as `input` says, into `out`, whose rows start every
+/// `out_row` floats.
+///
+/// # Panics
+/// If `out` or `out_row` is too short, or a size is 0.
+pub fn fill(image: &Rgb, input: &Input, to: Size, out: &mut [f32], out_row: usize) {
+    let write = match input.resize.sampling() {
+        Sampling::Centres => resize_normalized,
+        Sampling::Corners => resize_from_corners_normalized,
+    };
+    write(image, to, input.mean, input.std, out, out_row);
+}
 
 /// Writes `(pixel / 255 - mean) / std`, resized to `to`, into `out`.
 ///
@@ -40,6 +54,53 @@ pub fn resize_normalized_f32(
     let gain = std.map(|s| 1. / s);
     let bias = [0, 1, 2].map(|c| -mean[c] / std[c]);
     resize(samples, size, to, [gain, bias], out, out_row);
+}
+
+/// As [`resize_normalized`], with TensorFlow 1's `resize_bilinear` (`align_corners=False`, no half-pixel
+/// centres) in its float order: across, down, then the normalisation. Output pixel `i` lies at source
+/// coordinate `i * in / out`.
+///
+/// # Panics
+/// If `out` or `out_row` is too short, or a size is 0.
+pub fn resize_from_corners_normalized(
+    image: &Rgb,
+    to: Size,
+    mean: [f32; 3],
+    std: [f32; 3],
+    out: &mut [f32],
+    out_row: usize,
+) {
+    let from = image.size;
+    assert!(from.height > 0 && from.width > 0, "cannot resize an empty image ({from})");
+    assert!(out_row >= 3 * to.width, "rows of {out_row} floats can't hold {} pixels", to.width);
+    let (gain, bias) = (std.map(|s| 1. / (255. * s)), [0, 1, 2].map(|c| -mean[c] / std[c]));
+    let columns: Vec<Tap> = taps_from_corners(from.width, to.width).collect();
+    let row_of = |y: usize| image.pixels[y * 3 * from.width..][..3 * from.width].as_chunks::<3>().0;
+    for (y, down) in taps_from_corners(from.height, to.height).enumerate() {
+        let (upper, lower) = (row_of(down.low), row_of(down.high));
+        let row = &mut out[y * out_row..][..3 * to.width];
+        for (pixel, across) in row.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
+            for c in 0..3 {
+                let mixed = |row: &[[u8; 3]]| {
+                    let (low, high) =
+                        (f32::from(row[across.low][c]), f32::from(row[across.high][c]));
+                    low + (high - low) * across.weight
+                };
+                let (top, bottom) = (mixed(upper), mixed(lower));
+                pixel[c] = gain[c] * (top + (bottom - top) * down.weight) + bias[c];
+            }
+        }
+    }
+}
+
+/// The taps along one axis where output pixel `i` lies at `i * from / to`.
+fn taps_from_corners(from: usize, to: usize) -> impl Iterator<Item = Tap> {
+    let scale = from as f32 / to as f32;
+    (0..to).map(move |i| {
+        let source = i as f32 * scale;
+        let low = (source as usize).min(from - 1);
+        Tap { low, high: (low + 1).min(from - 1), weight: source - source.floor() }
+    })
 }
 
 /// The two source indices of an output index, and the weight of the second.
@@ -121,6 +182,17 @@ mod tests {
         resize_normalized_f32((&samples, Size::new(1, 2)), to, [0.; 3], [1.; 3], &mut out, 12);
         let red: Vec<f32> = out.iter().copied().step_by(3).collect();
         assert_eq!(red, [0., 0.25, 0.75, 1.]);
+    }
+
+    #[test]
+    fn doubling_from_corners_starts_at_the_first_pixel() {
+        // By hand: outputs lie at 0, 0.5, 1 and 1.5, whose right neighbour is the last pixel again.
+        let image = Rgb { size: Size::new(1, 2), pixels: vec![0, 0, 0, 255, 255, 255] };
+        let mut out = [0f32; 12];
+        let to = Size::new(1, 4);
+        resize_from_corners_normalized(&image, to, [0.; 3], [1.; 3], &mut out, 12);
+        let red: Vec<f32> = out.iter().copied().step_by(3).collect();
+        assert_eq!(red, [0., 0.5, 1., 1.]);
     }
 
     #[test]

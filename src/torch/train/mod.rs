@@ -194,7 +194,7 @@ impl Trainer {
             .map(|s| Truth { boxes: s.boxes.clone(), labels: s.labels.clone() })
             .collect();
         let images = predict::images(batch, self.setup.device);
-        let mode = Mode::Train { progress: step as f64 / total as f64 };
+        let mode = Mode::Train { progress: train.drop_path_progress(step, total) };
         let losses = self.model.detector.losses(&images, &truths, mode);
         let values = losses.values();
         let lr = train.lr_at(step, total);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use detect::cli::FeaturesArgs;
-use detect::config::{self, Head};
+use detect::config::{self, Head, Resize};
 use detect::data::{image, loader};
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
@@ -137,8 +137,10 @@ fn images(path: &Path, input: Option<&config::Input>) -> anyhow::Result<Tensor> 
         );
     }
     let own = config::Input {
-        short_side: size.height.min(size.width),
-        long_side: size.height.max(size.width),
+        resize: Resize::ShortSide {
+            short_side: size.height.min(size.width),
+            long_side: size.height.max(size.width),
+        },
         mean: [0.5; 3],
         std: [0.5; 3],
     };

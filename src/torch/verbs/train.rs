@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use detect::cli::TrainArgs;
-use detect::config::{Config, Override, recipe_for};
+use detect::config::{Config, Override, Resize, recipe_for};
 use detect::data::{Dataset, coco};
 use detect::eval::report;
 use detect::fail;
@@ -87,8 +87,8 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What the flags say on top of a recipe.
-fn overrides(args: &TrainArgs) -> Vec<Override> {
+/// What the flags say on top of a recipe that resizes images by `resize`.
+fn overrides(args: &TrainArgs, resize: Resize) -> Vec<Override> {
     let mut all = Vec::new();
     let integer = |n: u32| i64::from(n);
     let mut set = |key: &str, value: Option<i64>| {
@@ -102,10 +102,7 @@ fn overrides(args: &TrainArgs) -> Vec<Override> {
     set("train.batch", args.batch.map(integer));
     set("train.seed", args.seed.map(integer));
     if let Some(size) = args.image_size {
-        set("input.short_side", Some(integer(size.height.min(size.width) as u32)));
-        if size.height != size.width {
-            set("input.long_side", Some(integer(size.height.max(size.width) as u32)));
-        }
+        all.push(Override::resize(resize.at(size)));
     }
     all.extend(args.lr.map(|lr| Override::new("train.lr", lr)));
     all.extend(args.set.iter().cloned());
@@ -123,16 +120,17 @@ fn new_config(args: &TrainArgs) -> anyhow::Result<Config> {
         let filters = plan::published_stem_filters(name) as i64;
         changes.push(Override::new("backbone.stem_filters", filters));
     }
-    changes.extend(overrides(args));
-    let config = match (&args.config, backbone) {
+    let recipe = |changes: &[Override]| match (&args.config, backbone) {
         (Some(path), _) => match path.to_str().filter(|text| is_recipe(text)) {
-            Some(recipe) if !path.is_file() => Config::recipe(recipe, &changes),
-            _ => Config::from_file(path, &changes),
+            Some(recipe) if !path.is_file() => Config::recipe(recipe, changes),
+            _ => Config::from_file(path, changes),
         },
-        (None, Some(name)) => Config::recipe(recipe_for(name), &changes),
-        (None, None) => Config::recipe("default", &changes),
+        (None, Some(name)) => Config::recipe(recipe_for(name), changes),
+        (None, None) => Config::recipe("default", changes),
     };
-    config.or_exit(Exit::Usage)
+    let plain = recipe(&[]).or_exit(Exit::Usage)?;
+    changes.extend(overrides(args, plain.input.resize));
+    recipe(&changes).or_exit(Exit::Usage)
 }
 
 /// Whether `--config` may name a shipped recipe rather than a file.
@@ -142,7 +140,7 @@ fn is_recipe(text: &str) -> bool {
 
 /// The configuration of a resumed run: its own. Flags that would change it are refused.
 fn resumed_config(args: &TrainArgs, own: &Config) -> anyhow::Result<Config> {
-    let changes = overrides(args);
+    let changes = overrides(args, own.input.resize);
     if changes.is_empty() {
         return Ok(own.clone());
     }

@@ -1,0 +1,198 @@
+//! Whether a configuration makes sense.
+
+use super::{Config, ConfigError, Cut, Head, LossWeights, Resize, Rules};
+
+fn refuse(key: &'static str, reason: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::Value { key, reason: reason.to_owned() })
+}
+
+impl Config {
+    /// Refuses values that can't work, by key.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let fraction = |key: &'static str, x: f64| {
+            if (0. ..=1.).contains(&x) { Ok(()) } else { refuse(key, "must be between 0 and 1") }
+        };
+        if self.name.is_empty()
+            || self.name.contains(['/', '\\', '\0'])
+            || self.name.starts_with('.')
+        {
+            return refuse("name", "must be a plain word: run folders are named after it");
+        }
+        if self.backbone.stem_filters == 0 || self.backbone.stem_filters > 1024 {
+            return refuse("backbone.stem_filters", "must be 1 to 1024");
+        }
+        match self.backbone.check() {
+            Err(e) => return refuse("backbone.name", &e.to_string()),
+            Ok(plan) if plan.stride_16().is_none() => {
+                let reason = "has no two maps of stride 16, where a detector is cut; it is a classifier only";
+                return refuse("backbone.name", reason);
+            }
+            Ok(_) => {}
+        }
+        if self.backbone.norm_eps.is_nan() || self.backbone.norm_eps <= 0. {
+            return refuse("backbone.norm_eps", "must be positive");
+        }
+        fraction("backbone.norm_momentum", self.backbone.norm_momentum)?;
+        if !(self.backbone.drop_path_keep > 0. && self.backbone.drop_path_keep <= 1.) {
+            return refuse("backbone.drop_path_keep", "must be above 0 and at most 1 (1 is off)");
+        }
+        let detector = &self.detector;
+        if detector.head == Head::Tail && detector.cut != Cut::Pair {
+            return refuse(
+                "detector.head",
+                "'tail' needs detector.cut = 'pair': the next cell reads both maps",
+            );
+        }
+        if !(1..=64).contains(&detector.crop_size) {
+            return refuse("detector.crop_size", "must be 1 to 64");
+        }
+        if detector.head == Head::Mlp && detector.mlp_width == 0 {
+            return refuse("detector.mlp_width", "must be positive");
+        }
+        if self.anchors.per_cell() == 0
+            || !self
+                .anchors
+                .sizes
+                .iter()
+                .chain(&self.anchors.ratios)
+                .all(|x| x.is_finite() && *x > 0.)
+        {
+            return refuse("anchors", "needs at least one size and one ratio, all positive");
+        }
+        for (key, x) in [
+            ("rpn.positive_iou", self.rpn.positive_iou),
+            ("rpn.negative_iou", self.rpn.negative_iou),
+            ("rpn.positive_fraction", self.rpn.positive_fraction),
+            ("rpn.nms_iou", self.rpn.nms_iou),
+            ("roi.positive_iou", self.roi.positive_iou),
+            ("roi.positive_fraction", self.roi.positive_fraction),
+            ("roi.score_floor", self.roi.score_floor),
+            ("roi.nms_iou", self.roi.nms_iou),
+            ("train.augment.flip", self.train.augment.flip),
+            ("train.augment.vertical_flip", self.train.augment.vertical_flip),
+            ("train.augment.color", self.train.augment.color),
+        ] {
+            fraction(key, x)?;
+        }
+        if self.rpn.negative_iou > self.rpn.positive_iou {
+            return refuse("rpn.negative_iou", "must not be above rpn.positive_iou");
+        }
+        for (key, n) in [
+            ("rpn.sampled", self.rpn.sampled),
+            ("rpn.post_nms_train", self.rpn.post_nms_train),
+            ("rpn.post_nms_eval", self.rpn.post_nms_eval),
+            ("roi.sampled", self.roi.sampled),
+            ("roi.max_detections", self.roi.max_detections),
+            ("train.batch", self.train.batch),
+            ("train.log_every", self.train.log_every),
+            ("train.checkpoint_every", self.train.checkpoint_every),
+            ("train.loader.threads", self.train.loader.threads),
+            ("train.loader.prefetch", self.train.loader.prefetch),
+        ] {
+            if n == 0 {
+                return refuse(key, "must be at least 1");
+            }
+        }
+        self.check_input()?;
+        self.check_rules()?;
+        let train = &self.train;
+        if train.steps == 0 && train.epochs == 0 {
+            return refuse("train.epochs", "either epochs or steps must be positive");
+        }
+        if !(train.lr > 0. && train.lr.is_finite()) {
+            return refuse("train.lr", "must be positive");
+        }
+        if !(0. ..1.).contains(&train.momentum) {
+            return refuse("train.momentum", "must be at least 0 and under 1");
+        }
+        let LossWeights { objectness, rpn_box, class, box_ } = train.loss_weights;
+        if ![objectness, rpn_box, class, box_].iter().all(|w| w.is_finite() && *w >= 0.) {
+            return refuse("train.loss_weights", "must not be negative");
+        }
+        if !(0. ..1.).contains(&train.ema.decay) {
+            return refuse("train.ema.decay", "must be at least 0 (off) and under 1");
+        }
+        if !(train.weight_decay >= 0. && train.clip_norm >= 0.) {
+            return refuse("train.weight_decay", "must not be negative, nor may train.clip_norm");
+        }
+        let [low, high] = train.augment.scale;
+        if [low, high] != [1., 1.] && !matches!(self.input.resize, Resize::ShortSide { .. }) {
+            return refuse(
+                "train.augment.scale",
+                "must be [1.0, 1.0]: only input.resize of kind 'short_side' varies in size",
+            );
+        }
+        if !(0.1 <= low && low <= high && high <= 4.) {
+            return refuse("train.augment.scale", "must be [low, high] within 0.1 to 4");
+        }
+        Ok(())
+    }
+
+    fn check_input(&self) -> Result<(), ConfigError> {
+        const SIDE: &str = "sides must be 32 to 4096, the limit of the long one up to 8192";
+        let side = |n: usize| (32..=4096).contains(&n);
+        let limit = |n: usize| (32..=8192).contains(&n);
+        match self.input.resize {
+            Resize::ShortSide { short_side, long_side } => {
+                if !side(short_side) || !limit(long_side) {
+                    return refuse("input.resize.short_side", SIDE);
+                }
+                if long_side < short_side {
+                    return refuse("input.resize.long_side", "must not be below short_side");
+                }
+            }
+            Resize::Fixed { height, width } => {
+                if !side(height) || !side(width) {
+                    return refuse("input.resize.height", SIDE);
+                }
+            }
+            Resize::KeepAspect { min_dimension, max_dimension, pad } => {
+                if !side(min_dimension) || !limit(max_dimension) {
+                    return refuse("input.resize.min_dimension", SIDE);
+                }
+                if max_dimension < min_dimension {
+                    return refuse("input.resize.max_dimension", "must not be below min_dimension");
+                }
+                if !pad && self.train.batch > 1 {
+                    return refuse(
+                        "input.resize.pad",
+                        "must be true where train.batch is above 1: images of one batch differ in size",
+                    );
+                }
+            }
+        }
+        if !self.input.std.iter().all(|x| x.is_finite() && *x > 0.) {
+            return refuse("input.std", "must be positive");
+        }
+        Ok(())
+    }
+
+    /// What the families of rules leave no choice about.
+    fn check_rules(&self) -> Result<(), ConfigError> {
+        match self.detector.rules {
+            Rules::Torchvision => {
+                if !matches!(self.input.resize, Resize::ShortSide { .. }) {
+                    return refuse(
+                        "input.resize.kind",
+                        "must be 'short_side' with the rules 'torchvision', whose anchors need inputs padded to multiples of 32",
+                    );
+                }
+                if self.roi.max_per_class != 0 {
+                    return refuse(
+                        "roi.max_per_class",
+                        "must be 0 with the rules 'torchvision', which limit no class",
+                    );
+                }
+            }
+            Rules::Tf => {
+                if self.rpn.pre_nms_train != 0 || self.rpn.pre_nms_eval != 0 {
+                    return refuse(
+                        "rpn.pre_nms_train",
+                        "must be 0 with the rules 'tf', which suppress over all anchors, and so must rpn.pre_nms_eval",
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
