@@ -81,8 +81,13 @@ struct Cell {
 }
 
 impl Cell {
-    fn new(path: &Path, site: &Site, section: &config::Backbone, cells: usize) -> Self {
-        let norm = NormSettings::from(section);
+    fn new(
+        path: &Path,
+        site: &Site,
+        section: &config::Backbone,
+        norm: NormSettings,
+        cells: usize,
+    ) -> Self {
         let layers = site.layers();
         let made = |wanted: &dyn Fn(Place) -> bool| -> Vec<Unit> {
             let found = layers.iter().filter(|layer| wanted(layer.place));
@@ -204,12 +209,16 @@ impl NasNet {
     /// Makes the featurizer's tensors under `path`: all cells, or those up to the cut.
     pub fn new(path: &Path, section: &config::Backbone, cut: Cut, with_tail: bool) -> Self {
         let plan = section.plan();
-        let norm = NormSettings::from(section);
-        let made = if with_tail { plan.cells.len() } else { cut_of(&plan)[1].0 };
-        let cell = |site| Cell::new(path, site, section, plan.cells.len());
+        let (norm, tail_norm) = (NormSettings::trunk(section), NormSettings::tail(section));
+        let trunk = plan.stride_16().map_or(plan.cells.len(), |cut| cut[1].0);
+        let made = if with_tail { plan.cells.len() } else { trunk };
+        let cell = |(i, site)| {
+            let norm = if i < trunk { norm } else { tail_norm };
+            Cell::new(path, site, section, norm, plan.cells.len())
+        };
         Self {
             conv0: Unit::new(path, None, &plan.stem(), norm),
-            cells: plan.cells[..made].iter().map(cell).collect(),
+            cells: plan.cells[..made].iter().enumerate().map(cell).collect(),
             plan,
             cut,
         }
@@ -325,7 +334,7 @@ impl Auxiliary {
         let plan = section.plan();
         let map = plan.auxiliary_map();
         let [project, cover, linear] = plan.auxiliary(plan.sizes(size)?[map.0], classes)?;
-        let norm = NormSettings::from(section);
+        let norm = NormSettings::trunk(section);
         let shape = [linear.outputs as i64, linear.inputs as i64];
         let place = path / names::AUXILIARY / "linear";
         Some(Self {

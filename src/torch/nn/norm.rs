@@ -1,4 +1,4 @@
-//! Batch norm, live or frozen.
+//! Batch norm: live, frozen, or with frozen statistics.
 
 use detect::config::{Backbone, NormMode};
 use tch::Tensor;
@@ -6,7 +6,7 @@ use tch::nn::Path;
 
 use super::Mode;
 
-/// What all batch norms of a network share.
+/// What all batch norms of a part of a network share.
 #[derive(Debug, Clone, Copy)]
 pub struct NormSettings {
     /// Added to the variance.
@@ -17,9 +17,15 @@ pub struct NormSettings {
     pub mode: NormMode,
 }
 
-impl From<&Backbone> for NormSettings {
-    fn from(section: &Backbone) -> Self {
+impl NormSettings {
+    /// Of the cells that see the image.
+    pub fn trunk(section: &Backbone) -> Self {
         Self { eps: section.norm_eps, momentum: section.norm_momentum, mode: section.norm }
+    }
+
+    /// Of the cells from the second reduction on.
+    pub fn tail(section: &Backbone) -> Self {
+        Self { mode: section.tail_norm, ..Self::trunk(section) }
     }
 }
 
