@@ -2,6 +2,7 @@
 
 pub mod file;
 pub mod model;
+pub mod pickle;
 pub mod shipped;
 pub mod source;
 pub mod timm;
