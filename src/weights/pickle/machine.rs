@@ -10,22 +10,18 @@ use std::rc::Rc;
 
 use super::build;
 use super::fault::{Budget, Fault};
+use super::input::Input;
 use super::value::{Heap, Id, Known, Value};
 
 /// Open MARKs at a time; Python's own recursion ends long before.
 const MOST_MARKS: usize = 256;
-/// A text, bytes, or a line of the text opcodes.
-const MOST_TEXT: u64 = 16 << 20;
-const MOST_LINE: usize = 4096;
 /// What a value on the stack, in the memo or in a container takes at most, the growing of the vector
 /// that holds it included.
 pub(super) const SLOT: u64 = 3 * size_of::<Value>() as u64;
 
 /// Reads pickles from `input`, one after the other.
 pub(super) struct Machine<'b, R> {
-    input: R,
-    /// Bytes read, counted from the start of the file or record.
-    at: u64,
+    input: Input<R>,
     pub(super) budget: &'b mut Budget,
     stack: Vec<Value>,
     /// Heights of the stack.
@@ -39,8 +35,7 @@ pub(super) struct Machine<'b, R> {
 impl<'b, R: Read> Machine<'b, R> {
     pub(super) fn new(input: R, budget: &'b mut Budget) -> Self {
         Self {
-            input,
-            at: 0,
+            input: Input::new(input),
             budget,
             stack: Vec::new(),
             marks: Vec::new(),
@@ -52,7 +47,7 @@ impl<'b, R: Read> Machine<'b, R> {
 
     /// Bytes read so far.
     pub(super) fn position(&self) -> u64 {
-        self.at
+        self.input.position()
     }
 
     /// Reads one pickle, up to its STOP.
@@ -61,7 +56,7 @@ impl<'b, R: Read> Machine<'b, R> {
         self.marks.clear();
         self.memo.clear();
         loop {
-            let start = self.at;
+            let start = self.input.position();
             match self.step() {
                 Ok(None) => {}
                 Ok(Some(value)) => return Ok(value),
@@ -73,7 +68,7 @@ impl<'b, R: Read> Machine<'b, R> {
     /// One opcode; the value at a STOP.
     fn step(&mut self) -> Result<Option<Value>, Fault> {
         self.budget.take(1)?;
-        let code = self.byte()?;
+        let code = self.input.byte()?;
         match code {
             b'.' => {
                 let value = self.pop()?;
@@ -82,12 +77,12 @@ impl<'b, R: Read> Machine<'b, R> {
                 }
                 return Ok(Some(value));
             }
-            0x80 => match self.byte()? {
+            0x80 => match self.input.byte()? {
                 0..=5 => {}
                 n => return Err(format!("protocol {n}; the newest known is 5").into()),
             },
             // A frame only says how many bytes come next.
-            0x95 => self.skip(8)?,
+            0x95 => self.input.skip(8)?,
             b'(' => {
                 if self.marks.len() == MOST_MARKS {
                     return Err("it is nested too deeply".into());
@@ -112,7 +107,7 @@ impl<'b, R: Read> Machine<'b, R> {
             0x88 => self.push(Value::Bool(true))?,
             0x89 => self.push(Value::Bool(false))?,
             b'I' | b'L' => {
-                let line = self.line()?;
+                let line = self.input.line(self.budget)?;
                 self.push(match (code, line.as_str()) {
                     (b'I', "00") => Value::Bool(false),
                     (b'I', "01") => Value::Bool(true),
@@ -123,35 +118,35 @@ impl<'b, R: Read> Machine<'b, R> {
                 })?;
             }
             b'J' => {
-                let number = i32::from_le_bytes(self.array()?);
+                let number = i32::from_le_bytes(self.input.array()?);
                 self.push(Value::Int(number.into()))?;
             }
             b'K' => {
-                let number = self.byte()?;
+                let number = self.input.byte()?;
                 self.push(Value::Int(number.into()))?;
             }
             b'M' => {
-                let number = u16::from_le_bytes(self.array()?);
+                let number = u16::from_le_bytes(self.input.array()?);
                 self.push(Value::Int(number.into()))?;
             }
             0x8a => {
-                let length = self.byte()?.into();
+                let length = self.input.byte()?.into();
                 self.long(length)?;
             }
             0x8b => {
-                let length = u32::from_le_bytes(self.array()?).into();
+                let length = u32::from_le_bytes(self.input.array()?).into();
                 self.long(length)?;
             }
             b'F' => {
-                self.line()?;
+                self.input.line(self.budget)?;
                 self.push(Value::Ignored)?;
             }
             b'G' => {
-                self.skip(8)?;
+                self.input.skip(8)?;
                 self.push(Value::Ignored)?;
             }
             b'S' | b'V' => {
-                let line = self.line()?;
+                let line = self.input.line(self.budget)?;
                 let text = line.trim_matches(|c| code == b'S' && (c == '\'' || c == '"'));
                 if text.contains('\\') {
                     return Err("a text with escapes, which torch.save does not write".into());
@@ -159,27 +154,27 @@ impl<'b, R: Read> Machine<'b, R> {
                 self.push(Value::Text(text.into()))?;
             }
             b'U' | 0x8c => {
-                let length = self.byte()?.into();
+                let length = self.input.byte()?.into();
                 self.text(length)?;
             }
             b'T' | b'X' => {
-                let length = u32::from_le_bytes(self.array()?).into();
+                let length = u32::from_le_bytes(self.input.array()?).into();
                 self.text(length)?;
             }
             0x8d => {
-                let length = u64::from_le_bytes(self.array()?);
+                let length = u64::from_le_bytes(self.input.array()?);
                 self.text(length)?;
             }
             b'C' => {
-                let length = self.byte()?.into();
+                let length = self.input.byte()?.into();
                 self.bytes(length)?;
             }
             b'B' => {
-                let length = u32::from_le_bytes(self.array()?).into();
+                let length = u32::from_le_bytes(self.input.array()?).into();
                 self.bytes(length)?;
             }
             0x8e | 0x96 => {
-                let length = u64::from_le_bytes(self.array()?);
+                let length = u64::from_le_bytes(self.input.array()?);
                 self.bytes(length)?;
             }
             b')' => self.push_items(Vec::new(), Value::Tuple)?,
@@ -230,36 +225,36 @@ impl<'b, R: Read> Machine<'b, R> {
                 self.push(Value::Ignored)?;
             }
             b'p' => {
-                let line = self.line()?;
+                let line = self.input.line(self.budget)?;
                 let index =
                     line.parse().map_err(|_| format!("'{line}' is no place in the memo"))?;
                 self.put(index)?;
             }
             b'q' => {
-                let index = self.byte()?.into();
+                let index = self.input.byte()?.into();
                 self.put(index)?;
             }
             b'r' => {
-                let index = u32::from_le_bytes(self.array()?).into();
+                let index = u32::from_le_bytes(self.input.array()?).into();
                 self.put(index)?;
             }
             0x94 => self.put(self.memo.len() as u64)?,
             b'g' => {
-                let line = self.line()?;
+                let line = self.input.line(self.budget)?;
                 let index =
                     line.parse().map_err(|_| format!("'{line}' is no place in the memo"))?;
                 self.get(index)?;
             }
             b'h' => {
-                let index = self.byte()?.into();
+                let index = self.input.byte()?.into();
                 self.get(index)?;
             }
             b'j' => {
-                let index = u32::from_le_bytes(self.array()?).into();
+                let index = u32::from_le_bytes(self.input.array()?).into();
                 self.get(index)?;
             }
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.input.line(self.budget)?, self.input.line(self.budget)?);
                 self.global(&module, &name)?;
             }
             0x93 => match (self.pop()?, self.pop()?) {
@@ -295,7 +290,7 @@ impl<'b, R: Read> Machine<'b, R> {
                 self.push(value)?;
             }
             b'i' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.input.line(self.budget)?, self.input.line(self.budget)?);
                 return Err(refused(&module, &name));
             }
             _ => return Err(refused_code(code)),
@@ -391,45 +386,20 @@ impl<'b, R: Read> Machine<'b, R> {
         self.push(value.ok_or_else(|| format!("the memo has nothing at {index}"))?)
     }
 
-    fn byte(&mut self) -> Result<u8, Fault> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes)?;
-        self.at += N as u64;
-        Ok(bytes)
-    }
-
-    /// A line of the text opcodes, without its end.
-    fn line(&mut self) -> Result<String, Fault> {
-        let mut line = Vec::new();
-        loop {
-            match self.byte()? {
-                b'\n' => break,
-                byte if line.len() < MOST_LINE => line.push(byte),
-                _ => return Err(format!("a line longer than {MOST_LINE} bytes").into()),
-            }
-        }
-        self.budget.take(line.len() as u64)?;
-        String::from_utf8(line).map_err(|_| "a line that is not UTF-8".into())
-    }
-
     fn text(&mut self, length: u64) -> Result<(), Fault> {
-        let bytes = self.take(length)?;
+        let bytes = self.input.take(length, self.budget)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| "a text that is not UTF-8")?;
         self.push(Value::Text(text.into()))
     }
 
     /// Bytes are read, and not kept.
     fn bytes(&mut self, length: u64) -> Result<(), Fault> {
-        self.skip(length)?;
+        self.input.skip(length)?;
         self.push(Value::Ignored)
     }
 
     fn long(&mut self, length: u64) -> Result<(), Fault> {
-        let bytes = self.take(length)?;
+        let bytes = self.input.take(length, self.budget)?;
         self.push(if bytes.len() <= 16 {
             // Two's complement: the sign fills up.
             let negative = bytes.last().is_some_and(|top| top & 0x80 != 0);
@@ -439,24 +409,6 @@ impl<'b, R: Read> Machine<'b, R> {
         } else {
             Value::Ignored
         })
-    }
-
-    /// The next bytes; the budget has paid twice, since a text is copied once more.
-    fn take(&mut self, length: u64) -> Result<Vec<u8>, Fault> {
-        if length > MOST_TEXT {
-            return Err(format!("a text or number of {length} bytes; at most {MOST_TEXT}").into());
-        }
-        self.budget.take(2 * length)?;
-        let mut bytes = vec![0; length as usize];
-        self.input.read_exact(&mut bytes)?;
-        self.at += length;
-        Ok(bytes)
-    }
-
-    fn skip(&mut self, length: u64) -> Result<(), Fault> {
-        let read = std::io::copy(&mut (&mut self.input).take(length), &mut std::io::sink())?;
-        self.at += read;
-        if read < length { Err("it ends too early".into()) } else { Ok(()) }
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod build;
 mod fault;
+mod input;
 mod legacy;
 mod machine;
 mod state;
