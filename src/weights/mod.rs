@@ -5,6 +5,7 @@ pub mod model;
 pub mod pickle;
 pub mod shipped;
 pub mod source;
+pub mod text_format;
 pub mod timm;
 
 pub use file::{Contents, Element, StoredTensor, WeightsError};
