@@ -6,8 +6,11 @@ pub mod pickle;
 pub mod shipped;
 pub mod source;
 pub mod text_format;
+pub mod tf_bundle;
+mod tf_proto;
 pub mod timm;
 
 pub use file::{Contents, Element, StoredTensor, WeightsError};
 pub use model::ModelInfo;
 pub use source::{Source, TensorInfo};
+pub use tf_bundle::TfBundle;
