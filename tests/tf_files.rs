@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use detect::weights::{Element, Source, TfBundle, WeightsError};
+use detect::weights::{Element, Source, TfBundle, TfGraph, WeightsError};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -229,4 +229,86 @@ fn what_cannot_be_used_is_refused_with_advice() {
     fs::write(dir.path().join("m.data-00000-of-00001"), [1, 2]).unwrap();
     let found = message(TfBundle::open(&index).unwrap().read("a"));
     assert!(found.contains("holds 2 where only 0 and 1"), "{found}");
+}
+
+#[test]
+fn constants_in_every_form_are_read_as_tensorflow_reads_them() {
+    let mut graph = TfGraph::open(&golden("graph.pb")).unwrap();
+    let rest = assert_as_tensorflow(&mut graph, "graph");
+    let kinds: Vec<_> = rest.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
+    let left_out: Vec<_> = graph.left_out().iter().map(|(n, k)| (n.as_str(), *k)).collect();
+    assert_eq!(kinds, left_out);
+    let names = ["content/complex", "content/text", "content/unsigned", "text"];
+    assert_eq!(rest.keys().collect::<Vec<_>>(), names);
+    assert_eq!(graph.tensors().len(), 25);
+    assert!(message(graph.read("text")).contains("the tensor 'text' holds string"));
+    assert!(message(graph.read("sum")).contains("it has no constant 'sum'"));
+}
+
+#[test]
+fn the_frozen_detector_holds_its_checkpoint() {
+    let Some(folder) = oracle("small") else { return };
+    let mut bundle = TfBundle::open(&folder).unwrap();
+    let mut graph = TfGraph::open(&folder.join("frozen_inference_graph.pb")).unwrap();
+    assert_eq!((graph.tensors().len(), graph.left_out().len()), (1541, 4));
+    for name in bundle.tensors().keys().cloned().collect::<Vec<_>>() {
+        assert_eq!(graph.read(&name).unwrap(), bundle.read(&name).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_frozen_graph_is_refused_with_advice() {
+    let saved = message(TfGraph::open(&golden("saved_model.pb")));
+    assert!(saved.contains("is a SavedModel") && saved.contains("'variables'"), "{saved}");
+
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("g.pb");
+    let refused = |graph: &[u8]| {
+        fs::write(&path, graph).unwrap();
+        message(TfGraph::open(&path))
+    };
+    // A node of op `op` with the attribute `value`, a tensor of these fields.
+    let node = |op: &[u8], tensor: &[u8]| {
+        let attribute = [bytes(1, b"value"), bytes(2, &bytes(8, tensor))].concat();
+        bytes(1, &[bytes(1, b"w"), bytes(2, op), bytes(5, &attribute)].concat())
+    };
+    let shape = |sides: &[u64]| {
+        bytes(2, &sides.iter().flat_map(|&side| bytes(2, &number(1, side))).collect::<Vec<_>>())
+    };
+    let floats = |sides: &[u64], more: Vec<u8>| [number(1, 1), shape(sides), more].concat();
+    let good = node(b"Const", &floats(&[2], vec![]));
+    let twice = [good.clone(), good.clone()].concat();
+    let no_value = bytes(1, &[bytes(1, b"w"), bytes(2, b"Const")].concat());
+    for (graph, expected) in [
+        (vec![], "holds no constants"),
+        (node(b"Add", &floats(&[2], vec![])), "holds no constants"),
+        (twice, "two nodes 'w'"),
+        (no_value, "'w': it is a constant without a value"),
+        (node(b"Const", &floats(&[1 << 62, 4], vec![])), "'w': its shape"),
+        (node(b"Const", &floats(&[u64::MAX], vec![])), "a side of its shape is negative"),
+        (
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f".to_vec(),
+            "where 0 are left; the file is cut short",
+        ),
+        (b"PK\x03\x04 and more".to_vec(), "is not a valid frozen TensorFlow graph"),
+    ] {
+        let found = refused(&graph);
+        assert!(found.contains(expected), "{found:?} does not say {expected:?}");
+    }
+    let unread = |graph: &[u8]| {
+        fs::write(&path, graph).unwrap();
+        message(TfGraph::open(&path).unwrap().read("w"))
+    };
+    for (tensor, expected) in [
+        (floats(&[1 << 40], vec![]), "out of proportion to the file"),
+        (floats(&[2], bytes(4, &[0; 9])), "9 bytes stand for a shape of [2]"),
+        (floats(&[2], bytes(5, &[0; 12])), "more values than its shape"),
+        (floats(&[2], bytes(5, &[0; 6])), "its values are cut short"),
+        (floats(&[2], number(5, 1)), "its values are no floats"),
+        ([number(1, 4), shape(&[2]), number(7, 256)].concat(), "256 is no U8"),
+        ([number(1, 10), shape(&[2]), bytes(4, &[1, 2])].concat(), "holds 2 where only 0 and 1"),
+    ] {
+        let found = unread(&node(b"Const", &tensor));
+        assert!(found.contains(expected), "{found:?} does not say {expected:?}");
+    }
 }

@@ -27,7 +27,7 @@ random = np.random.default_rng(0)
 
 def said(value):
     value = np.asarray(value)
-    kind = {'object': 'string'}.get(value.dtype.name, value.dtype.name)
+    kind = 'string' if value.dtype.kind in 'OS' else value.dtype.name
     return [kind, list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
 
 
@@ -94,15 +94,14 @@ def graph():
     for name, value in values():
         node = definition.node.add(name='content/' + name, op='Const')
         node.attr['value'].tensor.CopyFrom(tf.make_tensor_proto(value))
+    for node in definition.node:
+        if node.op == 'Const':
+            node.attr['dtype'].type = node.attr['value'].tensor.dtype
     with open(path('graph.pb'), 'wb') as file:
         file.write(definition.SerializeToString(deterministic=True))
     # What the runtime makes of each constant, not what a Python helper does.
     result = {}
     with tf.Graph().as_default() as whole, tf.compat.v1.Session(graph=whole) as session:
-        for node in definition.node:
-            if node.op == 'Const':
-                kind = tf.dtypes.as_dtype(node.attr['value'].tensor.dtype)
-                node.attr['dtype'].type = kind.as_datatype_enum
         tf.import_graph_def(definition, name='')
         for node in definition.node:
             if node.op == 'Const':

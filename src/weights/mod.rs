@@ -7,6 +7,7 @@ pub mod shipped;
 pub mod source;
 pub mod text_format;
 pub mod tf_bundle;
+pub mod tf_graph;
 mod tf_proto;
 pub mod timm;
 
@@ -14,3 +15,4 @@ pub use file::{Contents, Element, StoredTensor, WeightsError};
 pub use model::ModelInfo;
 pub use source::{Source, TensorInfo};
 pub use tf_bundle::TfBundle;
+pub use tf_graph::TfGraph;

@@ -37,11 +37,6 @@ impl<'a> Value<'a> {
             _ => Err("an integer was expected".into()),
         }
     }
-
-    /// The text of a field that holds one.
-    pub(super) fn text(self) -> Result<&'a str, String> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| "a text is not UTF-8".into())
-    }
 }
 
 /// The fields of a message: number and value, in the order of the file.
