@@ -2,6 +2,7 @@
 
 pub mod augment;
 pub mod check;
+pub mod classify;
 pub mod coco;
 pub mod image;
 pub mod layout;
