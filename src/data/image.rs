@@ -38,6 +38,10 @@ pub const MAX_PIXELS: u64 = 89_478_485;
 /// Decoding may hold at most this many bytes at once, apart from the file itself.
 pub const MAX_DECODED_BYTES: u64 = 512 << 20;
 
+/// What a folder is searched for, in lower case. Files that are named themselves may be called anything.
+pub const EXTENSIONS: [&str; 12] =
+    ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "ppm", "pgm", "pbm"];
+
 /// Pixels: interleaved red, green, blue of 8 bit; rows from the top, without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rgb {

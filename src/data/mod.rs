@@ -5,9 +5,11 @@ pub mod check;
 pub mod classify;
 pub mod coco;
 pub mod image;
+pub mod image_folder;
 pub mod layout;
 pub mod loader;
 mod raw;
 mod turns;
 
 pub use coco::{Annotation, Category, Dataset, ImageRecord};
+pub use image_folder::ImageFolder;

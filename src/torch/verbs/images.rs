@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use detect::cli::DetectArgs;
-use detect::data::image::{self, Rgb};
+use detect::data::image::{self, EXTENSIONS, Rgb};
 use detect::data::{Category, loader};
 use detect::draw::{self, Labelled};
 use detect::failure::{Exit, OrExit as _};
@@ -18,10 +18,6 @@ use serde_json::{Value, json};
 use crate::device;
 use crate::predict::Model;
 use crate::train::log;
-
-/// What a folder is searched for. Files that are named themselves may be called anything.
-const EXTENSIONS: [&str; 12] =
-    ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "pnm", "ppm", "pgm", "pbm"];
 
 /// The name that stands for standard input.
 const STDIN: &str = "-";
