@@ -1,4 +1,5 @@
-//! COCO's box metric: results and annotations in, average precision and recall out.
+//! COCO's box metric: results and annotations in, average precision and recall out. `classification`
+//! counts the right answers of a classifier.
 //!
 //! `json` scans the files, `read` makes [`GroundTruth`] and [`Results`] of them (`fields` knows their
 //! pieces), `matching` pairs detections with truths image by image, `curves` turns the pairs into
@@ -7,6 +8,7 @@
 //! The numbers are those of pycocotools (`COCOeval` with its default parameters for boxes, on x86-64)
 //! bit for bit, its oddities included; where it raises, so do we, with the place named.
 
+pub mod classification;
 pub mod coco;
 mod curves;
 mod error;

@@ -63,7 +63,7 @@ pub fn table(evaluation: &Evaluation) -> String {
 }
 
 /// A name without characters that would move the cursor.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
