@@ -1,5 +1,6 @@
 //! Files that hold weights, without a tensor library.
 
+pub mod classifier;
 pub mod file;
 pub mod model;
 pub mod pickle;
@@ -11,6 +12,7 @@ pub mod tf_graph;
 mod tf_proto;
 pub mod timm;
 
+pub use classifier::ClassifierInfo;
 pub use file::{Contents, Element, StoredTensor, WeightsError};
 pub use model::ModelInfo;
 pub use source::{Source, TensorInfo};
