@@ -163,6 +163,11 @@ mod tests {
         let message = refused(&detector);
         assert!(message.contains("holds a detector"), "{message}");
         assert!(message.contains("`detect IMAGE`"), "{message}");
+        let mut classifier = Contents::default();
+        info().write_to(&mut classifier);
+        let message = ModelInfo::read_from(&classifier, Path::new("w")).unwrap_err().to_string();
+        assert!(message.contains("holds a classifier"), "{message}");
+        assert!(message.contains("`detect classify`"), "{message}");
         let message = refused(&Contents::default());
         assert!(message.contains("no description of a classifier"), "{message}");
     }

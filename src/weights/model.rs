@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::shipped;
-use super::{Contents, WeightsError};
+use super::{Contents, WeightsError, classifier};
 use crate::config::{Config, upgrade};
 use crate::data::Category;
 
@@ -55,6 +55,9 @@ impl ModelInfo {
     pub fn read_from(contents: &Contents, path: &Path) -> Result<Self, WeightsError> {
         let error = |reason: String| WeightsError::NotAModel { path: path.into(), reason };
         let get = |key: &str| contents.metadata.get(key).map(String::as_str);
+        if get("format") == Some(classifier::FORMAT) {
+            return Err(error("holds a classifier, not a detector; `detect classify` and `detect eval --task classification` take it".into()));
+        }
         if get("format") != Some(FORMAT) {
             return Err(error("holds tensors, but no description of a detector; model files are written by `detect train`".into()));
         }
