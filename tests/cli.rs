@@ -50,7 +50,7 @@ fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
 
 #[test]
 fn help_texts() {
-    let verbs = ["", "train", "eval", "info", "features", "check", "doctor"];
+    let verbs = ["", "train", "eval", "classify", "info", "features", "check", "doctor"];
     for verb in verbs {
         let args: Vec<&str> = [verb, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let said = detect(&args);
@@ -85,12 +85,34 @@ fn wrong_usage_ends_with_2_and_says_what() {
     assert_refused(&["eval", "--predictions", "a"], 2, &["--annotations <GT.json>"]);
     let both = ["eval", "--split", "val", "--annotations", "a", "--predictions", "b"];
     assert_refused(&both, 2, &["cannot be used with"]);
+    assert_refused(&["eval", "--task", "detection"], 2, &["which split?"]);
+    assert_refused(&["eval", "--task", "naming"], 2, &["'naming'", "classification"]);
+    assert_refused(&["classify", "x.jpg"], 2, &["--weights <FILE>"]);
+    assert_refused(&["classify", "--weights", "w"], 2, &["<IMAGE|DIR>"]);
+    for top in ["0", "1001", "few"] {
+        assert_refused(&["classify", "x.jpg", "--weights", "w", "--top", top], 2, &["--top", top]);
+    }
     assert_refused(&["train", "--set", "nonsense"], 2, &["nonsense"]);
     assert_refused(&["check"], 2, &["<DIR>"]);
     assert_refused(&["features"], 2, &["--weights", "--input", "--out"]);
     assert_refused(&["info", "nasnet-a-6@4032", "--classes", "0"], 2, &["at least 1"]);
     assert_refused(&["info", "nasnet-a-6@4032", "--image-size", "2"], 2, &["at least 3 pixels"]);
     assert_refused(&["info", "nasnet-a-6@4032", "--image-size", "huge"], 2, &["huge"]);
+}
+
+#[test]
+fn classification_is_scored_with_data_and_weights_and_without_a_split() {
+    let task = ["eval", "--task", "classification"];
+    let whole = ["--data", "d", "--weights", "w"];
+    let refused = |more: &[&str], words: &[&str]| assert_refused(&[&task, more].concat(), 2, words);
+    refused(&[], &["needs --data DIR"]);
+    refused(&["--data", "d"], &["needs --weights FILE"]);
+    refused(&["--weights", "w"], &["needs --data DIR"]);
+    for (flag, value) in [("--split", "val"), ("--out", "o")] {
+        let words = [flag, "does not go with --task classification", "DIR/val/CLASS/"];
+        refused(&[&whole, &[flag, value][..]].concat(), &words);
+    }
+    refused(&["--annotations", "a", "--predictions", "b"], &["--annotations does not go with"]);
 }
 
 #[test]
@@ -216,6 +238,9 @@ fn a_closed_pipe_is_no_failure() {
     }
 }
 
+const CLASSIFY: &[&str] = &["classify", "x.jpg", "--weights", "w"];
+const SCORE: &[&str] = &["eval", "--task", "classification", "--data", "d", "--weights", "w"];
+
 #[test]
 fn without_its_other_program_it_says_what_is_missing() {
     // A link, not a copy: a file that was just written may be open still in a process that another
@@ -223,7 +248,7 @@ fn without_its_other_program_it_says_what_is_missing() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let alone = folder.path().join("detect");
     fs::hard_link(env!("CARGO_BIN_EXE_detect"), &alone).unwrap();
-    for args in [&["photo.jpg"][..], &["train"], &["eval", "--split", "val"]] {
+    for args in [&["photo.jpg"][..], &["train"], &["eval", "--split", "val"], CLASSIFY, SCORE] {
         let said = Said::from(command(&alone).args(args).output().unwrap());
         assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{args:?}: {said:?}");
         assert!(said.stderr.contains("detect-torch, which is not there"), "{}", said.stderr);

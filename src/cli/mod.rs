@@ -15,7 +15,7 @@ mod info;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Override, Pooling};
 use crate::failure::Exit;
@@ -52,6 +52,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Score a model on a split, or a results file against its annotations
     Eval(EvalArgs),
+    /// Say what images show, with a classifier
+    Classify(ClassifyArgs),
     /// Show a network's cells, parameters and multiply-adds
     Info(InfoArgs),
     /// Write every named intermediate of a featurizer
@@ -152,14 +154,26 @@ pub struct TrainArgs {
     pub run_on: RunOn,
 }
 
+/// What a model is scored for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Boxes on a split in COCO form: average precision and recall.
+    Detection,
+    /// Classes of the images in `DIR/CLASS/` or `DIR/val/CLASS/`: top-1 and top-5 accuracy.
+    Classification,
+}
+
 /// `detect eval`
 #[derive(Debug, Clone, Args)]
 pub struct EvalArgs {
-    /// Data set folder [default: $DETECT_DATA, else data/coco]
+    /// detection, or classification, which needs --data and --weights and no --split
+    #[arg(long, value_enum, default_value_t = Task::Detection, hide_possible_values = true)]
+    pub task: Task,
+    /// Data set folder [default for detection: $DETECT_DATA, else data/coco]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Split to score a model on
-    #[arg(long, value_name = "NAME", required_unless_present = "annotations")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["annotations", "task"])]
     pub split: Option<String>,
     /// A model file, or the name of a shipped model [default: scenes]
     #[arg(long, value_name = "FILE|NAME")]
@@ -177,6 +191,29 @@ pub struct EvalArgs {
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
     /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Where it runs.
+    #[command(flatten)]
+    pub run_on: RunOn,
+}
+
+/// `detect classify`
+#[derive(Debug, Clone, Args)]
+pub struct ClassifyArgs {
+    /// Image files, or folders of them
+    #[arg(value_name = "IMAGE|DIR", required = true)]
+    pub images: Vec<PathBuf>,
+    /// A model file that holds a classifier
+    #[arg(long, value_name = "FILE")]
+    pub weights: String,
+    /// Show this many classes an image, the most probable first
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub top: u16,
+    /// Images that go through the network together
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Print one JSON array and nothing else
     #[arg(long)]
     pub json: bool,
     /// Where it runs.
@@ -254,8 +291,9 @@ impl Cli {
     /// Whether `detect-torch` has to do this.
     pub fn needs_torch(&self) -> bool {
         match &self.command {
-            None | Some(Command::Train(_) | Command::Features(_)) => true,
-            Some(Command::Eval(args)) => args.annotations.is_none(),
+            None | Some(Command::Train(_) | Command::Features(_) | Command::Classify(_)) => true,
+            // Wrong usage is told without it.
+            Some(Command::Eval(args)) => args.annotations.is_none() && args.check().is_ok(),
             Some(Command::Info(_) | Command::Check(_) | Command::Doctor(_)) => false,
         }
     }
@@ -268,7 +306,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Check(args)) => check::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
-        None | Some(Command::Train(_) | Command::Features(_)) => {
+        None | Some(Command::Train(_) | Command::Features(_) | Command::Classify(_)) => {
             unreachable!("needs_torch() sends these to detect-torch")
         }
     }
