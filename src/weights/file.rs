@@ -5,9 +5,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+
+use super::{SafetensorsFile, Source as _};
 
 /// Why a weight file can't be used.
 #[derive(Debug, Error)]
@@ -95,7 +97,7 @@ pub enum Element {
 }
 
 impl Element {
-    fn from_dtype(dtype: Dtype) -> Option<Self> {
+    pub(super) fn from_dtype(dtype: Dtype) -> Option<Self> {
         Some(match dtype {
             Dtype::F32 => Self::F32,
             Dtype::F64 => Self::F64,
@@ -124,6 +126,11 @@ impl Element {
             Self::U8 => Dtype::U8,
             Self::Bool => Dtype::BOOL,
         }
+    }
+
+    /// Whether it is a float of any width.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)
     }
 
     /// Bytes of one element.
@@ -175,28 +182,11 @@ pub struct Contents {
 impl Contents {
     /// Reads a whole file.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let bytes =
-            fs::read(path).map_err(|source| WeightsError::Read { path: path.into(), source })?;
-        let broken = |e: safetensors::SafeTensorError| WeightsError::Broken {
-            path: path.into(),
-            format: ".safetensors",
-            reason: e.to_string(),
-        };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in file.iter() {
-            let element =
-                Element::from_dtype(view.dtype()).ok_or_else(|| WeightsError::Element {
-                    path: path.into(),
-                    tensor: name.into(),
-                    dtype: format!("{:?}", view.dtype()),
-                })?;
-            let tensor =
-                StoredTensor { element, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
-            tensors.insert(name.to_owned(), tensor);
-        }
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let mut file = SafetensorsFile::open(path)?;
+        let names: Vec<String> = file.tensors().keys().cloned().collect();
+        let metadata = file.metadata().clone();
+        let read = |name: String| Ok((name.clone(), file.read(&name)?));
+        let tensors = names.into_iter().map(read).collect::<Result<_, _>>()?;
         Ok(Self { tensors, metadata })
     }
 
