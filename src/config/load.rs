@@ -90,6 +90,15 @@ impl Override {
         Self::new("input.resize", toml::Value::try_from(resize).expect("a plain enum becomes TOML"))
     }
 
+    /// The same for a value of several keys.
+    ///
+    /// # Panics
+    /// If it is none that TOML can hold: plain structs are.
+    pub fn of(key: &str, value: &impl serde::Serialize) -> Self {
+        let value = toml::Value::try_from(value).expect("plain structs become TOML");
+        Self { key: key.into(), value }
+    }
+
     fn apply(&self, table: &mut toml::Table) -> Result<(), ConfigError> {
         let text = || self.to_string();
         let mut at = table;

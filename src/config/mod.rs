@@ -5,6 +5,7 @@
 
 mod check;
 mod detector;
+mod genotype_file;
 mod input;
 mod load;
 mod recipes;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use detector::{
     Anchors, Backbone, Crop, Cut, DetectorSection, Head, NormMode, Pooling, Roi, Rpn, Rules,
 };
+pub use genotype_file::{GenotypeError, OwnBackbone};
 pub use input::{Input, Resize, Sampling};
 pub use load::{ConfigError, Override};
 pub use recipes::{RECIPES, recipe_for};

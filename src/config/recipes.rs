@@ -1,5 +1,7 @@
 //! The shipped recipes, compiled in so that a bare command has one.
 
+use std::path::Path;
+
 use super::{Config, ConfigError, Override};
 use crate::nasnet::BackboneName;
 
@@ -24,6 +26,17 @@ impl Config {
             known: RECIPES.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", "),
         })?;
         Self::from_toml(text, &format!("the recipe '{name}'"), overrides)
+    }
+}
+
+impl Config {
+    /// What `--config` means: a recipe file, or the name of a shipped recipe.
+    pub fn named_or_file(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
+        let name = path.to_str().filter(|text| !text.contains(['/', '\\', '.']));
+        match name {
+            Some(name) if !path.is_file() => Self::recipe(name, overrides),
+            _ => Self::from_file(path, overrides),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use detect::cli::TrainArgs;
-use detect::config::{Config, Override, Resize, recipe_for};
+use detect::config::{Config, Override, OwnBackbone, Resize, recipe_for};
 use detect::data::{Dataset, coco};
 use detect::eval::report;
 use detect::fail;
@@ -110,21 +110,25 @@ fn overrides(args: &TrainArgs, resize: Resize) -> Vec<Override> {
 }
 
 fn new_config(args: &TrainArgs) -> anyhow::Result<Config> {
-    let backbone: Option<BackboneName> =
-        args.backbone.as_deref().map(str::parse).transpose().or_exit(Exit::Usage)?;
     let mut changes = Vec::new();
-    if let Some(name) = backbone {
-        let wiring = if Wiring::published(name) == Wiring::Large { "large" } else { "mobile" };
-        changes.push(Override::new("backbone.name", name.to_string()));
-        changes.push(Override::new("backbone.wiring", wiring));
-        let filters = plan::published_stem_filters(name) as i64;
-        changes.push(Override::new("backbone.stem_filters", filters));
+    let mut name = None;
+    match args.backbone.as_deref() {
+        None => {}
+        Some(file) if OwnBackbone::is_file(file) => {
+            let own = OwnBackbone::read(Path::new(file)).or_exit(Exit::Usage)?;
+            changes.extend(of_backbone(own.name, own.wiring, own.stem_filters));
+            changes.push(Override::of("backbone.genotype", &own.cells));
+            name = Some(own.name);
+        }
+        Some(text) => {
+            let published: BackboneName = text.parse().or_exit(Exit::Usage)?;
+            let stem_filters = plan::published_stem_filters(published);
+            changes.extend(of_backbone(published, Wiring::published(published), stem_filters));
+            name = Some(published);
+        }
     }
-    let recipe = |changes: &[Override]| match (&args.config, backbone) {
-        (Some(path), _) => match path.to_str().filter(|text| is_recipe(text)) {
-            Some(recipe) if !path.is_file() => Config::recipe(recipe, changes),
-            _ => Config::from_file(path, changes),
-        },
+    let recipe = |changes: &[Override]| match (&args.config, name) {
+        (Some(path), _) => Config::named_or_file(path, changes),
         (None, Some(name)) => Config::recipe(recipe_for(name), changes),
         (None, None) => Config::recipe("default", changes),
     };
@@ -133,9 +137,13 @@ fn new_config(args: &TrainArgs) -> anyhow::Result<Config> {
     recipe(&changes).or_exit(Exit::Usage)
 }
 
-/// Whether `--config` may name a shipped recipe rather than a file.
-fn is_recipe(text: &str) -> bool {
-    !text.contains(['/', '\\', '.'])
+fn of_backbone(name: BackboneName, wiring: Wiring, stem_filters: usize) -> [Override; 3] {
+    let wiring = if wiring == Wiring::Large { "large" } else { "mobile" };
+    [
+        Override::new("backbone.name", name.to_string()),
+        Override::new("backbone.wiring", wiring),
+        Override::new("backbone.stem_filters", stem_filters as i64),
+    ]
 }
 
 /// The configuration of a resumed run: its own. Flags that would change it are refused.
