@@ -8,11 +8,13 @@ mod legacy;
 mod names;
 mod pil;
 
+use std::path::Path;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::names::{ClassNames, NamesError};
-use super::image::{Rgb, resize_normalized};
+use super::image::{ImageError, Rgb, decode, resize_normalized};
 use crate::geometry::Size;
 
 /// No classifier's input is larger along a side; it bounds what a model file can make us allocate.
@@ -150,6 +152,21 @@ impl Preprocessing {
             places.zip(images).for_each(|(place, image)| self.write(image, place));
         }
         pixels
+    }
+
+    /// Decodes and prepares files side by side: `[H, W, 3]` of each, in their order.
+    ///
+    /// # Panics
+    /// As [`Self::write`].
+    pub fn read(&self, files: &[&Path]) -> Vec<Result<Vec<f32>, ImageError>> {
+        let one = |file: &&Path| {
+            let decoded = decode(file)?;
+            if let Some(warning) = decoded.warning {
+                tracing::warn!("{}: {warning}", file.display());
+            }
+            Ok(self.apply(&[&decoded.image]))
+        };
+        files.par_iter().map(one).collect()
     }
 
     /// Prepares one image into its place in a batch, `[H, W, 3]`.

@@ -1,15 +1,16 @@
-//! A trained detector, ready for images.
+//! A trained detector or classifier, ready for images.
 
 use std::path::Path;
 
 use detect::data::loader::Batch;
 use detect::geometry::{Detection, Size};
-use detect::weights::{Contents, ModelInfo, WeightsError};
+use detect::weights::{ClassifierInfo, Contents, ModelInfo, WeightsError};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
-use crate::backbone::NasNet;
+use crate::backbone::{Classifier, NasNet};
 use crate::detector::{FasterRcnn, Images, post};
+use crate::nn::Mode;
 use crate::weights;
 
 /// A detector with its weights and what its file says of it.
@@ -40,6 +41,45 @@ impl Model {
     /// The detections of each image in *original* pixels, best score first.
     pub fn detect(&self, batch: &Batch) -> Vec<Vec<Detection>> {
         detect(&self.network, batch, self.store.device())
+    }
+}
+
+/// A classifier with its weights and what its file says of it.
+#[derive(Debug)]
+pub struct ClassifierModel {
+    /// Network, preprocessing and classes.
+    pub info: ClassifierInfo,
+    network: Classifier,
+    store: VarStore,
+}
+
+impl ClassifierModel {
+    /// Reads a model file.
+    pub fn read(path: &Path, device: Device) -> Result<Self, WeightsError> {
+        let contents = Contents::read(path)?;
+        let info = ClassifierInfo::read_from(&contents, path)?;
+        let store = VarStore::new(device);
+        let network = Classifier::new(&store.root(), &info.backbone, info.classes.len());
+        weights::load(&store, &contents, "backbone.", path)?;
+        Ok(Self { info, network, store })
+    }
+
+    /// A logit of each class for each of `images` prepared images.
+    ///
+    /// # Shapes
+    /// `pixels` are `[N, H, W, 3]` as the preprocessing gives them; the result is N lists of K.
+    pub fn logits(&self, pixels: &[f32], images: usize) -> Vec<Vec<f32>> {
+        if images == 0 {
+            return Vec::new();
+        }
+        let Size { height, width } = self.info.preprocessing.image_size;
+        let shape = [images as i64, height as i64, width as i64, 3];
+        let pixels = Tensor::from_slice(pixels).reshape(shape).permute([0, 3, 1, 2]);
+        let mut maps = tch::no_grad(|| {
+            self.network.forward(&pixels.to_device(self.store.device()), Mode::Eval)
+        });
+        let (_, logits) = maps.pop().expect("the logits come last"); // [N, K]
+        Vec::try_from(logits.to_device(Device::Cpu)).expect("logits are floats, [N, K]")
     }
 }
 

@@ -96,7 +96,7 @@ fn names(categories: &[Category]) -> String {
 }
 
 /// The image files that an argument stands for: itself, or those in a folder, by name.
-fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
+pub(super) fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
     if !input.is_dir() {
         return Ok(vec![input.to_owned()]);
     }
@@ -124,7 +124,7 @@ fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
 }
 
 /// Decodes a file, or standard input.
-fn read(file: &Path) -> anyhow::Result<Rgb> {
+pub(super) fn read(file: &Path) -> anyhow::Result<Rgb> {
     let decoded = if file.as_os_str() == STDIN {
         let mut bytes = Vec::new();
         // One byte over what any image may have, so that an endless stream ends.
