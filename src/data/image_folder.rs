@@ -183,13 +183,14 @@ impl ImageFolder {
                 count: strangers.len(),
                 folders: self.classes.len(),
                 list: first(&strangers),
-                advice: match names.is_empty() {
-                    true => "the model has no classes".to_owned(),
-                    false => format!(
+                advice: if names.is_empty() {
+                    "the model has no classes".to_owned()
+                } else {
+                    format!(
                         "the model has {} classes, and a folder of the first is called {}",
                         names.len(),
                         example(0)
-                    ),
+                    )
                 },
             });
         }

@@ -1,4 +1,4 @@
-//! Against timm's, torchvision's, torch's and TensorFlow's own outputs, made by tools/golden_classify.py.
+//! Against timm's, torchvision's, torch's and TensorFlow's own outputs, made by `tools/golden_classify.py`.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ struct Golden {
     cases: Vec<Case>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Case {
     published: Option<String>,
     preprocessing: Preprocessing,
@@ -23,7 +23,7 @@ struct Case {
     samples: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Source {
     height: usize,
     width: usize,
@@ -67,6 +67,10 @@ fn published(name: &str) -> Preprocessing {
     }
 }
 
+fn hex(bytes: impl IntoIterator<Item = u8>) -> String {
+    bytes.into_iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// Compares bit for bit; the first number that differs is told where numbers were kept.
 fn assert_equal(case: &Case) {
     let Case { preprocessing, image, .. } = case;
@@ -83,12 +87,10 @@ fn assert_equal(case: &Case) {
     }
     if let Some(samples) = &case.samples {
         let levels = out.iter().map(|v| ((v * 0.5 + 0.5) * 255.).round() as u8);
-        let hex: String = levels.map(|v| format!("{v:02x}")).collect();
-        assert_eq!(hex, *samples, "{preprocessing:?}, {image:?}");
+        assert_eq!(hex(levels), *samples, "{preprocessing:?}, {image:?}");
     }
     let bytes: Vec<u8> = out.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let sha256: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(sha256, case.sha256, "{preprocessing:?}, {image:?}");
+    assert_eq!(hex(Sha256::digest(bytes)), case.sha256, "{preprocessing:?}, {image:?}");
 }
 
 #[test]
@@ -122,6 +124,43 @@ fn tf_slims_preprocessing_gives_the_very_numbers_of_tensorflow() {
     for case in &all {
         assert_equal(case);
     }
+}
+
+/// The comparisons above see one changed rule, in every case that has something to resample.
+#[test]
+fn a_wrong_rule_is_noticed() {
+    let differs = |case: &Case, changed: &Preprocessing| {
+        let image = case.image.image();
+        changed.apply(&[&image]) != case.preprocessing.apply(&[&image])
+    };
+    let all = [cases("classify_pil.json"), cases("classify_tf.json")].concat();
+    let noisy = all.iter().filter(|c| c.image.height > 12 && c.image.width > 12);
+    let mut changes = 0;
+    for case in noisy {
+        let form = &case.preprocessing;
+        let with_crop = |crop| Preprocessing { crop, ..form.clone() };
+        let with_kernel = |interpolation| Preprocessing { interpolation, ..form.clone() };
+        let wrong = match (form.crop, form.interpolation) {
+            (CropRule::ShortSide(n), Interpolation::PilBicubic) => {
+                vec![with_crop(CropRule::ShortSide(n + 1)), with_kernel(Interpolation::PilBilinear)]
+            }
+            (CropRule::ShortSide(n), _) => {
+                vec![with_crop(CropRule::ShortSide(n - 1)), with_kernel(Interpolation::PilBicubic)]
+            }
+            (CropRule::Central(_), _) => {
+                let kernel = with_kernel(Interpolation::HalfPixelBilinear);
+                vec![with_crop(CropRule::Central(0.7)), with_crop(CropRule::Squash), kernel]
+            }
+            (CropRule::Squash, _) => {
+                vec![with_crop(CropRule::Central(0.8)), with_kernel(Interpolation::LegacyBilinear)]
+            }
+        };
+        for changed in &wrong {
+            assert!(differs(case, changed), "{changed:?} is as good as {form:?}: {:?}", case.image);
+            changes += 1;
+        }
+    }
+    assert!(changes > 150, "{changes}");
 }
 
 #[test]
