@@ -2,9 +2,11 @@
 
 pub mod classifier;
 pub mod file;
+pub mod label_map;
 pub mod model;
 pub mod pickle;
 pub mod safetensors_file;
+pub mod pipeline;
 pub mod shipped;
 pub mod source;
 pub mod text_format;
@@ -17,6 +19,7 @@ pub use classifier::ClassifierInfo;
 pub use file::{Contents, Element, StoredTensor, WeightsError};
 pub use model::ModelInfo;
 pub use safetensors_file::SafetensorsFile;
+pub use pipeline::PipelineConfig;
 pub use source::{Source, TensorInfo};
 pub use tf_bundle::TfBundle;
 pub use tf_graph::TfGraph;

@@ -4,11 +4,12 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::rc::Rc;
 
 use super::WeightsError;
 
 /// Such files have some kilobytes; the tree takes many times as much.
-const MOST_BYTES: u64 = 2 << 20;
+const MOST_BYTES: u64 = 1 << 20;
 /// Messages in messages.
 const MOST_DEPTH: usize = 64;
 
@@ -22,8 +23,8 @@ pub struct Message {
 /// A name and one value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
-    /// As it stands in the file; extensions keep their brackets.
-    pub name: String,
+    /// As it stands in the file; extensions keep their brackets. The values of a list share it.
+    pub name: Rc<str>,
     /// Line of the value, from 1.
     pub line: usize,
     /// What it is set to.
@@ -54,8 +55,21 @@ impl Value {
 impl Message {
     /// All values of a field.
     pub fn fields<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Field> {
-        self.fields.iter().filter(move |field| field.name == name)
+        self.fields.iter().filter(move |field| *field.name == *name)
     }
+}
+
+/// A whole number as the format writes it: decimal, `0x` hexadecimal or, after a zero, octal.
+pub fn integer(word: &str) -> Option<i64> {
+    let (sign, digits) = word.strip_prefix('-').map_or((1, word), |digits| (-1, digits));
+    let (radix, digits) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
+        Some(digits) => (16, digits),
+        None if digits.starts_with('0') && digits.len() > 1 => (8, digits),
+        None => (10, digits),
+    };
+    // The parser of integers takes a sign, which has been taken.
+    let unsigned = digits.starts_with(|c: char| c.is_ascii_hexdigit());
+    i64::from_str_radix(digits, radix).ok().filter(|_| unsigned)?.checked_mul(sign)
 }
 
 /// Reads a file; `format` is how errors call it.
@@ -135,21 +149,19 @@ impl<'a> Parser<'a> {
     }
 
     fn field(&mut self, message: &mut Message, depth: usize) -> Result<(), String> {
-        let name = self.name()?;
+        let name = self.name()?.into();
         let colon = self.take(':');
-        match self.peek() {
-            Some('[') => {
-                self.take('[');
-                let mut first = true;
-                while !self.take(']') {
-                    if !first && !self.take(',') {
-                        return Err(format!("',' or ']' is missing in the list of '{name}'"));
-                    }
-                    first = false;
-                    self.value(name, colon, message, depth)?;
+        if self.take('[') {
+            let mut first = true;
+            while !self.take(']') {
+                if !first && !self.take(',') {
+                    return Err(format!("',' or ']' is missing in the list of '{name}'"));
                 }
+                first = false;
+                message.fields.push(self.value(&name, colon, depth)?);
             }
-            _ => self.value(name, colon, message, depth)?,
+        } else {
+            message.fields.push(self.value(&name, colon, depth)?);
         }
         if !self.take(',') {
             self.take(';');
@@ -177,13 +189,7 @@ impl<'a> Parser<'a> {
         Ok(&rest[..end])
     }
 
-    fn value(
-        &mut self,
-        name: &str,
-        colon: bool,
-        message: &mut Message,
-        depth: usize,
-    ) -> Result<(), String> {
+    fn value(&mut self, name: &Rc<str>, colon: bool, depth: usize) -> Result<Field, String> {
         let next = self.peek();
         let line = self.line;
         let value = match next {
@@ -196,8 +202,7 @@ impl<'a> Parser<'a> {
             Some('"' | '\'') => Value::Text(self.text()?),
             _ => Value::Word(self.word(name)?),
         };
-        message.fields.push(Field { name: name.into(), line, value });
-        Ok(())
+        Ok(Field { name: name.clone(), line, value })
     }
 
     /// A number or a name.
@@ -296,5 +301,92 @@ impl<'a> Parser<'a> {
             Some(next) => format!("'{}'", next.escape_default()),
             None => "the end of the file".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tree on one line: `name=word`, `name="text"`, `name{...}`.
+    fn shown(message: &Message) -> String {
+        let field = |field: &Field| match &field.value {
+            Value::Word(word) => format!("{}={word}", field.name),
+            Value::Text(text) => format!("{}={text:?}", field.name),
+            Value::Message(inner) => format!("{}{{{}}}", field.name, shown(inner)),
+        };
+        message.fields.iter().map(field).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        for (text, expected) in [
+            ("", ""),
+            ("a: 1 b: -2.5e-3f, c: TRUE; d: 0x1F", "a=1 b=-2.5e-3f c=TRUE d=0x1F"),
+            ("a { b: 1 } c < d: 2 > e: { } f:<>", "a{b=1} c{d=2} e{} f{}"),
+            ("a: [1, 2,3] b: [] c [{d: 1}, <d: 2>]", "a=1 a=2 a=3 c{d=1} c{d=2}"),
+            ("# first\na: 1 # 'second' {\n#third", "a=1"),
+            (
+                "a: 'it\\'s' b: \"say \\\"hi\\\"\" c: '\"' d: \"'\"",
+                "a=\"it's\" b=\"say \\\"hi\\\"\" c=\"\\\"\" d=\"'\"",
+            ),
+            ("a: 'one' \"two\"\n 'three' b: 1", "a=\"onetwothree\" b=1"),
+            ("a: '\\x41\\102\\n\\u00e9\\U0001F600\\303\\251\\?'", "a=\"AB\\né😀é?\""),
+            ("a: - 3 b: -inf c: 1e+5", "a=-3 b=-inf c=1e+5"),
+            ("[type.org/a.B] { c: 1 } [d.e]: 2", "[type.org/a.B]{c=1} [d.e]=2"),
+            ("\u{feff}a: 'ünï'", "a=\"ünï\""),
+        ] {
+            let tree = parse(text).unwrap_or_else(|fault| panic!("{text}: {fault:?}"));
+            assert_eq!(shown(&tree), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_are_named_with_their_line() {
+        for (text, line, expected) in [
+            ("a {\n b: 1\n", 3, "'}' is missing; the message began in line 1"),
+            ("a <\n b: 1 }", 2, "the name of a field was expected at '}'"),
+            ("\n}", 2, "the name of a field was expected at '}'"),
+            ("a:\n\n}", 3, "'a' has no value; '}' follows"),
+            ("a:", 1, "'a' has no value; the end of the file follows"),
+            ("a 1", 1, "':' or a message is missing after 'a'"),
+            ("1a: 1", 1, "the name of a field was expected at '1'"),
+            ("a: e+1", 1, "the name of a field was expected at '+'"),
+            ("a: [1 2]", 1, "',' or ']' is missing in the list of 'a'"),
+            ("a: [1,", 1, "'a' has no value; the end of the file follows"),
+            ("a: 'x\n'", 1, "a text does not end"),
+            ("a: 'x", 1, "a text does not end"),
+            ("a: 'x\\", 1, "a text does not end"),
+            ("a: '\\q'", 1, "'\\q' is no escape"),
+            ("a: '\\xg'", 1, "an escape is cut short"),
+            ("a: '\\u12'", 1, "an escape is cut short"),
+            ("a: '\\ud800'", 1, "U+D800 is no character"),
+            ("a: '\\777'", 1, "\\777 is no byte"),
+            ("a: '\\xff'", 1, "a text is not UTF-8"),
+            ("[a: 1", 1, "the name of a field was expected at '['"),
+            ("ü: 1", 1, "the name of a field was expected at '\\u{fc}'"),
+        ] {
+            assert_eq!(parse(text), Err((line, expected.into())), "{text:?}");
+        }
+        let deep = |depth: usize| parse(&("a{".repeat(depth) + &"}".repeat(depth)));
+        assert!(deep(MOST_DEPTH).is_ok());
+        let (_, reason) = deep(100_000).unwrap_err();
+        assert_eq!(reason, "messages lie more than 64 deep in each other");
+    }
+
+    #[test]
+    fn whole_numbers_are_read_in_three_bases() {
+        let numbers = ["12", "-12", "0x1F", "-0XfF", "017", "0", "-0"].map(integer);
+        assert_eq!(numbers, [12, -12, 31, -255, 15, 0, 0].map(Some));
+        let none = ["", "-", "1.0", "--1", "0x", "0x-1", "+1", "1e3", "9223372036854775808", "08"];
+        assert_eq!(none.map(integer), [None; 10]);
+    }
+
+    #[test]
+    fn lines_count_from_one() {
+        let tree = parse("a: 1\nb {\n  c:\n    2\n}").unwrap();
+        assert_eq!(tree.fields.iter().map(|field| field.line).collect::<Vec<_>>(), [1, 2]);
+        let Value::Message(inner) = &tree.fields[1].value else { panic!() };
+        assert_eq!(inner.fields[0].line, 4);
     }
 }
