@@ -308,13 +308,23 @@ fn values(message: &[u8], info: &TensorInfo, most: u64) -> Result<Vec<u8>, Strin
         Element::Bool => 11,
         Element::F16 | Element::BF16 => 13,
     };
-    let mut content = &b""[..];
+    // What has no place here is not passed over: it may be values whose field was damaged, and a tensor
+    // without values is one of zeros.
+    let (mut content, mut typed, mut last) = (&b""[..], false, 0);
     for field in Fields::new(message) {
-        if let (4, value) = field? {
-            content = value.bytes()?;
+        let (number, value) = field?;
+        match (number, value) {
+            (1 | 3, Value::Varint(_)) | (2, Value::Bytes(_)) if number != last => {}
+            (4, Value::Bytes(bytes)) if number != last => content = bytes,
+            _ if number == own => typed = true,
+            _ => return Err(format!("its field {number} has no place in a tensor of {element:?}")),
         }
+        last = number;
     }
     if !content.is_empty() {
+        if typed {
+            return Err("it has its values twice".into());
+        }
         if content.len() != size {
             return Err(format!("{} bytes stand for a shape of {:?}", content.len(), info.shape));
         }

@@ -7,8 +7,13 @@
     reason = "a test fails by panicking and says what it skips"
 )]
 
-#[path = "common/bundle.rs"]
 mod bundle;
+#[path = "../pickle/counting.rs"]
+mod counting;
+#[path = "../damage/mod.rs"]
+mod damage;
+mod faults;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,13 +32,18 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tf").join(name)
 }
 
-/// The folder of an original detector.
-fn oracle(name: &str) -> Option<PathBuf> {
+/// Material that is too large to lie here.
+fn test_data() -> Option<PathBuf> {
     let Some(root) = std::env::var_os("DETECT_TEST_DATA").filter(|root| !root.is_empty()) else {
         eprintln!("skipped: DETECT_TEST_DATA is not set");
         return None;
     };
-    Some(Path::new(&root).join("oracle/tf_detector").join(name))
+    Some(root.into())
+}
+
+/// The folder of an original detector.
+fn oracle(name: &str) -> Option<PathBuf> {
+    Some(test_data()?.join("oracle/tf_detector").join(name))
 }
 
 /// An error with all its causes.

@@ -75,15 +75,13 @@ pub(crate) fn table(entries: &[(Vec<u8>, Vec<u8>)], form: &Form) -> Vec<u8> {
         index.push((chunk.last().unwrap().0.clone(), handle));
     }
     let meta = block(&mut file, &[], form.snappy);
-    let mut footer = [meta, block(&mut file, &index, form.snappy)].concat();
-    footer.resize(40, 0);
-    footer.extend(0xdb47_7524_8b80_fb57_u64.to_le_bytes());
-    file.extend(footer);
+    let index = block(&mut file, &index, form.snappy);
+    file.extend(footer(&meta, &index));
     file
 }
 
 /// Appends a block; its handle.
-fn block(file: &mut Vec<u8>, entries: &[(Vec<u8>, Vec<u8>)], snappy: bool) -> Vec<u8> {
+pub(crate) fn block(file: &mut Vec<u8>, entries: &[(Vec<u8>, Vec<u8>)], snappy: bool) -> Vec<u8> {
     let (mut body, mut restarts, mut last) = (Vec::new(), vec![0_u32], Vec::new());
     for (i, (key, value)) in entries.iter().enumerate() {
         let mut shared = last.iter().zip(key).take_while(|(a, b)| a == b).count();
@@ -103,12 +101,25 @@ fn block(file: &mut Vec<u8>, entries: &[(Vec<u8>, Vec<u8>)], snappy: bool) -> Ve
     if snappy {
         body = snap::raw::Encoder::new().compress_vec(&body).unwrap();
     }
+    raw(file, body, snappy.into())
+}
+
+/// Appends what is said to be a block; its handle.
+pub(crate) fn raw(file: &mut Vec<u8>, mut body: Vec<u8>, kind: u8) -> Vec<u8> {
     let handle = [varint(file.len() as u64), varint(body.len() as u64)].concat();
-    body.push(snappy.into());
+    body.push(kind);
     let checksum = masked(&body);
     file.extend(body);
     file.extend(checksum.to_le_bytes());
     handle
+}
+
+/// The end of a table.
+pub(crate) fn footer(meta: &[u8], index: &[u8]) -> Vec<u8> {
+    let mut footer = [meta, index].concat();
+    footer.resize(40, 0);
+    footer.extend(0xdb47_7524_8b80_fb57_u64.to_le_bytes());
+    footer
 }
 
 /// Writes a checkpoint `model.ckpt` of `float` vectors: `shards[i]` is what data file `i` holds.
