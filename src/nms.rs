@@ -1,6 +1,7 @@
-//! Non-maximum suppression on plain slices, as torchvision's CPU kernel does it.
+//! Non-maximum suppression on plain slices: as torchvision's CPU kernel does it, and as TensorFlow's.
 //!
-//! Kept without tensors so that every engine shares it; the oracle is `torchvision.ops.nms` 0.26.
+//! Kept without tensors so that every engine shares it; the oracles are `torchvision.ops.nms` 0.26 and the
+//! selections of TensorFlow's detector.
 
 use crate::geometry::Box2;
 
@@ -42,6 +43,83 @@ pub fn batched_nms(boxes: &[Box2], scores: &[f32], groups: &[usize], threshold: 
         }
     }
     order.into_iter().filter(|&i| kept[i]).collect()
+}
+
+/// Indices of the first `most` boxes that survive TensorFlow's `NonMaxSuppression`, best score first.
+///
+/// Only scores above `floor` take part. A box is dropped when its IoU with a better one that was kept is
+/// greater than `threshold`, both f32; equal scores keep their order; a box without area overlaps nothing.
+/// The search ends with the last box that is picked, so that the work is that of `most` times the boxes
+/// that had to be looked at.
+///
+/// # Panics
+/// If `boxes` and `scores` differ in length.
+pub fn first_apart(
+    boxes: &[Box2],
+    scores: &[f32],
+    floor: f32,
+    threshold: f32,
+    most: usize,
+) -> Vec<usize> {
+    assert_eq!(boxes.len(), scores.len(), "one score a box");
+    let mut order: Vec<usize> = (0..scores.len()).filter(|&i| scores[i] > floor).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let mut kept = Columns::default();
+    let mut picked = Vec::new();
+    for i in order {
+        if picked.len() == most {
+            break;
+        }
+        if !kept.any_overlaps(boxes[i], threshold) {
+            kept.push(boxes[i]);
+            picked.push(i);
+        }
+    }
+    picked
+}
+
+/// Boxes by coordinate, for a loop that the compiler turns into vector code.
+#[derive(Default)]
+struct Columns {
+    x1: Vec<f32>,
+    y1: Vec<f32>,
+    x2: Vec<f32>,
+    y2: Vec<f32>,
+}
+
+impl Columns {
+    fn push(&mut self, b: Box2) {
+        self.x1.push(b.x1);
+        self.y1.push(b.y1);
+        self.x2.push(b.x2);
+        self.y2.push(b.y2);
+    }
+
+    /// Whether the IoU of `b` with one of the boxes is above `threshold`.
+    fn any_overlaps(&self, b: Box2, threshold: f32) -> bool {
+        /// Boxes between two looks at the result.
+        const BLOCK: usize = 64;
+        let area = b.area();
+        if area <= 0. {
+            return false;
+        }
+        let blocks = self.x1.chunks(BLOCK).zip(self.y1.chunks(BLOCK));
+        let blocks = blocks.zip(self.x2.chunks(BLOCK).zip(self.y2.chunks(BLOCK)));
+        for ((x1, y1), (x2, y2)) in blocks {
+            let mut hit = false;
+            for ((&x1, &y1), (&x2, &y2)) in x1.iter().zip(y1).zip(x2.iter().zip(y2)) {
+                let other = (x2 - x1) * (y2 - y1);
+                let w = (b.x2.min(x2) - b.x1.max(x1)).max(0.);
+                let h = (b.y2.min(y2) - b.y1.max(y1)).max(0.);
+                let inter = w * h;
+                hit |= (other > 0.) & (inter / (area + other - inter) > threshold);
+            }
+            if hit {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// Indices by falling score, stable; NaN first, as torch sorts.
@@ -116,6 +194,33 @@ mod tests {
     fn nothing_in_nothing_out() {
         assert!(nms(&[], &[], 0.5).is_empty());
         assert!(batched_nms(&[], &[], &[], 0.5).is_empty());
+    }
+
+    #[test]
+    fn the_first_apart_follow_tensorflow_at_every_edge() {
+        let b = Box2::new(0., 0., 10., 10.);
+        let half = Box2::new(0., 0., 10., 5.); // IoU with b is exactly 0.5
+        let away = Box2::new(20., 0., 30., 10.);
+        let empty = Box2::new(3., 3., 3., 8.);
+        let apart = |boxes: &[Box2], scores: &[f32], floor, threshold, most| {
+            first_apart(boxes, scores, floor, threshold, most)
+        };
+        // An IoU that equals the threshold does not suppress, a score that equals the floor does not count.
+        assert_eq!(apart(&[b, half], &[0.9, 0.8], 0., 0.5, 9), [0, 1]);
+        assert_eq!(apart(&[b, half], &[0.9, 0.8], 0., 0.49, 9), [0]);
+        assert_eq!(apart(&[b, away], &[0.9, 0.], 0., 0.5, 9), [0]);
+        assert_eq!(apart(&[b, away], &[f32::NAN, 0.1], 0., 0.5, 9), [1]);
+        // Of equal scores the first is kept.
+        assert_eq!(apart(&[away, b, b], &[0.5, 0.7, 0.7], 0., 0.5, 9), [1, 0]);
+        // Boxes without area overlap nothing, themselves included.
+        assert_eq!(apart(&[b, empty, empty], &[0.9, 0.8, 0.7], 0., 0.1, 9), [0, 1, 2]);
+        assert_eq!(apart(&[b, away], &[0.1, 0.2], 0., 0.5, 1), [1]);
+        assert!(apart(&[b], &[0.1], 0., 0.5, 0).is_empty());
+        // The thresholds are f32 here: 0.6f32 is above 0.6, and torchvision's comparison would drop.
+        let six = Box2::new(0., 0., 10., 6.);
+        assert_eq!(six.iou(b), 0.6);
+        assert_eq!(apart(&[b, six], &[0.9, 0.8], 0., 0.6, 9), [0, 1]);
+        assert_eq!(nms(&[b, six], &[0.9, 0.8], 0.6), [0]);
     }
 
     #[test]
