@@ -12,14 +12,16 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, alone, assert_close, assert_exact, json, oracle};
-use detect::config::{Config, Input, NormMode, Resize};
+use detect::config::{Config, Input, LossWeights, NormMode, Resize};
 use detect::geometry::{Box2, Detection, Label, Size};
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone, CutSpec};
 use detect_torch::detector::assign::sample;
+use detect_torch::detector::coder::Coder;
 use detect_torch::detector::roi::{RoiHead, RoiOutput, Sampled};
 use detect_torch::detector::rpn::{Rpn, RpnOutput};
-use detect_torch::detector::{FasterRcnn, Images, Losses, Truth, boxes, coder, post, roi};
+use detect_torch::detector::torchvision::{self, LAYERS, roi, select};
+use detect_torch::detector::{FasterRcnn, Images, Losses, Truth, boxes, post};
 use detect_torch::nn::{Init, Linear, Mode};
 use detect_torch::train::optim::Sgd;
 use detect_torch::weights;
@@ -98,7 +100,7 @@ impl Case {
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         };
-        config.backbone.norm = NormMode::Frozen;
+        (config.backbone.norm, config.backbone.tail_norm) = (NormMode::Frozen, NormMode::Frozen);
         Self { folder: folder.into(), classes: number("num_classes") - 1, config, meta }
     }
 
@@ -125,9 +127,9 @@ impl Case {
         let (root, config) = (store.root(), &self.config);
         let backbone = C4::new(&root, self.channels());
         let spec = backbone.spec();
-        let rpn = Rpn::new(&(&root / "rpn"), &config.rpn, &config.anchors, spec);
+        let rpn = Rpn::new(&(&root / "rpn"), &config.rpn, config.anchors.per_cell(), spec, LAYERS);
         let path = &root / "roi_heads";
-        let roi = RoiHead::new(&path, &config.roi, &config.detector, spec, self.classes);
+        let roi = RoiHead::new(&path, &config.detector, spec, self.classes, LAYERS);
         self.load(&store);
         (store, backbone, rpn, roi)
     }
@@ -184,7 +186,7 @@ fn rpn_output(golden: &Golden) -> RpnOutput {
     let n = golden.get("batch").size()[0];
     let deltas = golden.get("rpn.deltas_nchw.0").permute([0, 2, 3, 1]).reshape([n, -1, 4]);
     RpnOutput {
-        objectness: golden.get("rpn.objectness_flat").shallow_clone(),
+        objectness: golden.get("rpn.objectness_flat").unsqueeze(2),
         deltas,
         anchors: golden.get("rpn.anchors").shallow_clone(),
     }
@@ -212,17 +214,28 @@ fn check_shared_stages(case: &Case, golden: &Golden, mode: Mode) {
     tch::no_grad(|| {
         let map = golden.get("feature.0");
         assert_close(&what("trunk"), map, &backbone.trunk(golden.get("batch"), mode), LIMIT);
-        let (objectness, deltas) = rpn.head(map);
+        let (objectness, deltas) = rpn.predictors(&rpn.hidden(map));
         assert_close(&what("objectness"), golden.get("rpn.objectness_nchw.0"), &objectness, LIMIT);
         assert_close(&what("deltas"), golden.get("rpn.deltas_nchw.0"), &deltas, LIMIT);
-        let output = rpn.predict(map, golden.get("batch"));
-        assert_close(&what("anchors"), golden.get("rpn.anchors"), &output.anchors, 0.);
-        assert_close(&what("flat"), golden.get("rpn.objectness_flat"), &output.objectness, LIMIT);
+        let padded = images(golden).padded();
+        let (grid, pixels) =
+            ([map.size()[2], map.size()[3]], [padded.height as i64, padded.width as i64]);
+        let anchors = torchvision::anchors::of_map(&case.config.anchors, grid, pixels, Device::Cpu);
+        assert_close(&what("anchors"), golden.get("rpn.anchors"), &anchors, 0.);
+        let flat = rpn.predict(map, anchors).objectness.squeeze_dim(2);
+        assert_close(&what("flat"), golden.get("rpn.objectness_flat"), &flat, LIMIT);
         let output = rpn_output(golden);
-        assert_close(&what("decoded"), golden.get("rpn.decoded"), &rpn.decode(&output), LIMIT);
-        let best = output.objectness.topk(case.config.rpn.pre_nms_eval as i64, 1, true, true).1;
+        assert_close(
+            &what("decoded"),
+            golden.get("rpn.decoded"),
+            &torchvision::rpn::decode(&output),
+            LIMIT,
+        );
+        let logits = output.objectness.squeeze_dim(2);
+        let best = logits.topk(case.config.rpn.pre_nms_eval as i64, 1, true, true).1;
         assert_exact(&what("top"), golden.get("rpn.pre_nms_index"), &best);
-        let proposals = rpn.proposals(&output, &sizes(golden), mode);
+        let proposals =
+            torchvision::rpn::proposals(&case.config.rpn, &output, &sizes(golden), mode);
         for (i, found) in proposals.iter().enumerate() {
             let get = |name: &str| golden.get(&format!("rpn.{name}.{i}"));
             assert_close(&what("proposals"), get("proposals"), &found.boxes, LIMIT);
@@ -230,7 +243,7 @@ fn check_shared_stages(case: &Case, golden: &Golden, mode: Mode) {
         }
         // What torchvision infers from the first batch is the stride that we know.
         assert_eq!(inferred_scale(map, &sizes(golden)), 1. / 16.);
-        let crops = roi.crops(map, &per_image(golden, "roi.boxes"));
+        let crops = roi.crops(map, &per_image(golden, "roi.boxes"), padded);
         assert_close(&what("crops"), golden.get("roi.pooled"), &crops, LIMIT);
         let vectors = roi.vectors(&backbone, golden.get("roi.pooled"), mode);
         assert_close(&what("head"), golden.get("roi.box_head"), &vectors, LIMIT);
@@ -274,7 +287,7 @@ fn detections_are_torchvision_s() {
             box_regression: golden.get("roi.box_regression").shallow_clone(),
         };
         let regions = per_image(&golden, "roi.boxes");
-        let found = post::select(&output, &regions, &sizes(&golden), &case.config.roi);
+        let found = select::select(&output, &regions, &sizes(&golden), &case.config.roi);
         check_detections(&golden, &found, "det_resized.boxes");
         // End to end, and back to the original pixels.
         let mut found = detector.detect(&images(&golden));
@@ -292,16 +305,15 @@ fn targets_and_samples_are_torchvision_s() {
     let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         let golden = case.golden("train");
-        let (_store, _, rpn, roi_head) = case.parts();
         let gt_boxes = per_image(&golden, "target_resized.boxes");
         let gt_labels = per_image(&golden, "target.labels");
         let anchors = golden.get("rpn.anchors");
         seed_past_the_resize(case.seed(), gt_boxes.len());
         for (i, gt) in gt_boxes.iter().enumerate() {
             let get = |name: &str| golden.get(&format!("rpn.{name}.{i}"));
-            let (labels, matched) = rpn.assign(anchors, gt);
-            assert_close("rpn labels", get("label"), &labels, 0.);
             let settings = &case.config.rpn;
+            let (labels, matched) = torchvision::rpn::assign(settings, anchors, gt);
+            assert_close("rpn labels", get("label"), &labels, 0.);
             let (positive, negative) =
                 sample(&labels, settings.sampled, settings.positive_fraction);
             assert_exact("rpn positives", get("sampled_pos"), &positive);
@@ -310,13 +322,14 @@ fn targets_and_samples_are_torchvision_s() {
                 // Targets of anchors that are no object are never read.
                 let truth = gt.index_select(0, &matched.index_select(0, &positive));
                 let found =
-                    coder::encode(&truth, &anchors.index_select(0, &positive), coder::RPN_WEIGHTS);
+                    Coder::TORCHVISION_RPN.encode(&truth, &anchors.index_select(0, &positive));
                 let expected = get("reg_target").index_select(0, &positive);
                 assert_close("rpn targets", &expected, &found, LIMIT);
             }
         }
         let proposals = per_image(&golden, "rpn.proposals");
-        for (i, found) in roi_head.sample(&proposals, &gt_boxes, &gt_labels).iter().enumerate() {
+        let sampled = roi::sample_regions(&case.config.roi, &proposals, &gt_boxes, &gt_labels);
+        for (i, found) in sampled.iter().enumerate() {
             let get = |name: &str| golden.get(&format!("roi.{name}.{i}"));
             let expected =
                 Tensor::cat(&[get("sampled_pos"), get("sampled_neg")], 0).sort(0, false).0;
@@ -340,10 +353,10 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
     let _alone = alone(); // making a network draws its first weights
     for case in cases() {
         let golden = case.golden("train");
-        let (_store, _, rpn, _) = case.parts();
         let gt_boxes = per_image(&golden, "target_resized.boxes");
         seed_past_the_resize(case.seed(), gt_boxes.len());
-        let (objectness, box_reg) = rpn.losses(&rpn_output(&golden), &gt_boxes);
+        let (objectness, box_reg) =
+            torchvision::rpn::losses(&case.config.rpn, &rpn_output(&golden), &gt_boxes);
         assert_close("objectness", golden.get("loss.loss_objectness"), &objectness, LIMIT);
         assert_close("rpn box", golden.get("loss.loss_rpn_box_reg"), &box_reg, LIMIT);
         let output = RoiOutput {
@@ -381,7 +394,7 @@ fn a_training_step_end_to_end_gives_torchvision_s_losses_and_gradients() {
         for (name, part) in Losses::NAMES.iter().zip(losses.parts()) {
             assert_close(name, golden.get(&format!("loss.{name}")), part, LIMIT);
         }
-        losses.total().backward();
+        losses.total(&LossWeights::ONES).backward();
         for (name, variable) in weights::named_variables(&store) {
             let what = format!("{}: gradient of {name}", case.folder.display());
             assert_close(&what, golden.get(&format!("grad.total.{name}")), &variable.grad(), LIMIT);
@@ -420,7 +433,7 @@ fn four_steps_of_sgd_give_torch_s_losses_and_weights() {
                 assert!(far <= 1e-3, "step {step} {name}: {value}, expected {expected}");
             }
             optimizer.zero_grad();
-            losses.total().backward();
+            losses.total(&LossWeights::ONES).backward();
             let norm = optimizer.gradient_norm();
             optimizer.step(0.01, norm);
         }

@@ -17,9 +17,11 @@ use common::{Golden, alone, assert_close, assert_exact, json, oracle};
 use detect::config::{Anchors, Pooling};
 use detect::geometry::Size;
 use detect::nms;
-use detect_torch::detector::assign::{Matching, match_regions, sample};
+use detect_torch::detector::assign::{Thresholds, match_regions, sample};
+use detect_torch::detector::coder::Coder;
 use detect_torch::detector::crop::{CropAndResize, Interpolation, RoiAlign, RoiPool};
-use detect_torch::detector::{anchors, boxes, coder, losses};
+use detect_torch::detector::torchvision::rpn::{SMOOTH_L1_BETA, rescue_best};
+use detect_torch::detector::{boxes, losses, torchvision::anchors};
 use detect_torch::nn::same;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -91,12 +93,12 @@ fn boxes_are_measured_coded_clipped_and_filtered_as_by_torchvision() {
     let expected = get("iou", "giou");
     assert_exact("NaN of giou", &expected.isnan(), &found.isnan());
     assert_close("giou", &no_nan(expected), &no_nan(&found), LIMIT);
-    for (name, weights) in [("rpn", coder::RPN_WEIGHTS), ("roi", coder::ROI_WEIGHTS)] {
+    for (name, coder) in [("rpn", Coder::TORCHVISION_RPN), ("roi", Coder::TORCHVISION_ROI)] {
         let case = format!("encode_{name}");
-        let found = coder::encode(get(&case, "reference"), get(&case, "proposals"), weights);
+        let found = coder.encode(get(&case, "reference"), get(&case, "proposals"));
         assert_close(&case, get(&case, "codes"), &found, LIMIT);
         let case = format!("decode_{name}");
-        let found = coder::decode(get(&case, "codes"), get(&case, "proposals"), weights);
+        let found = coder.decode(get(&case, "codes"), get(&case, "proposals"));
         assert_close(&case, get(&case, "boxes"), &found, LIMIT);
     }
     let size = Size::new(
@@ -145,12 +147,12 @@ fn matching_and_sampling_are_torchvision_s() {
             assert_exact(case, get("pos"), &positive);
             assert_exact(case, get("neg"), &negative);
         } else {
-            let matching = Matching {
-                positive: number("high"),
-                negative: number("low"),
-                rescue_best: arguments["allow_low_quality_matches"].as_bool().unwrap(),
-            };
-            assert_exact(case, get("matches"), &match_regions(get("quality"), matching));
+            let thresholds = Thresholds { positive: number("high"), negative: number("low") };
+            let mut matches = match_regions(get("quality"), thresholds);
+            if arguments["allow_low_quality_matches"].as_bool().unwrap() {
+                matches = rescue_best(get("quality"), &matches);
+            }
+            assert_exact(case, get("matches"), &matches);
         }
     }
 }
@@ -160,7 +162,7 @@ fn losses_and_their_gradients_are_torch_s() {
     type Loss = fn(&Tensor, &Tensor) -> Tensor;
     let Some((_, golden)) = group("losses") else { return };
     let cases: [(&str, Loss); 3] = [
-        ("smooth_l1_beta_1_9_sum", losses::smooth_l1_sum),
+        ("smooth_l1_beta_1_9_sum", |a, b| losses::smooth_l1_sum(a, b, SMOOTH_L1_BETA)),
         ("bce_logits_mean", losses::binary_cross_entropy_mean),
         ("cross_entropy_mean", losses::cross_entropy_mean),
     ];

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
-use detect::config::{Anchors, Config};
+use detect::config::{Anchors, Config, LossWeights};
 use detect::geometry::{Box2, Label, Size};
-use detect_torch::detector::assign::{Matching, match_regions};
-use detect_torch::detector::{FasterRcnn, Images, Truth, anchors, boxes, coder};
+use detect_torch::detector::assign::{Thresholds, match_regions};
+use detect_torch::detector::coder::Coder;
+use detect_torch::detector::torchvision::{anchors, rpn::rescue_best};
+use detect_torch::detector::{FasterRcnn, Images, Truth, boxes, tf};
 use detect_torch::nn::Mode;
 use proptest::prelude::*;
 use tch::nn::VarStore;
@@ -27,9 +29,9 @@ proptest! {
     fn decoding_what_was_encoded_gives_the_box(pairs in prop::collection::vec((a_box(2.), a_box(5.)), 1..20)) {
         let (targets, references): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let reference = boxes::to_tensor(&references);
-        for weights in [coder::RPN_WEIGHTS, coder::ROI_WEIGHTS] {
-            let deltas = coder::encode(&boxes::to_tensor(&targets), &reference, weights);
-            let back = coder::decode(&deltas, &reference, weights).squeeze_dim(1);
+        for coder in [Coder::TORCHVISION_RPN, Coder::TORCHVISION_ROI, Coder::TF] {
+            let deltas = coder.encode(&boxes::to_tensor(&targets), &reference);
+            let back = coder.decode(&deltas, &reference).squeeze_dim(1);
             for (a, b) in boxes::from_tensor(&back).iter().zip(&targets) {
                 for (x, y) in [(a.x1, b.x1), (a.y1, b.y1), (a.x2, b.x2), (a.y2, b.y2)] {
                     prop_assert!((x - y).abs() <= 1e-2, "{a:?} {b:?}");
@@ -44,11 +46,12 @@ proptest! {
         let grid = anchors::of_map(&section, [50, 50], [800, 800], Device::Cpu);
         prop_assert_eq!(grid.size(), [50 * 50 * 9, 4]);
         let iou = boxes::iou(&boxes::to_tensor(&truth), &grid);
-        let matching = Matching { positive: 0.7, negative: 0.3, rescue_best: true };
-        let matches = match_regions(&iou, matching);
-        // Its best anchor is positive, although perhaps for another truth that it overlaps more.
-        for best in Vec::<i64>::try_from(iou.argmax(1, false)).unwrap() {
-            prop_assert!(matches.int64_value(&[best]) >= 0);
+        let matches = match_regions(&iou, Thresholds { positive: 0.7, negative: 0.3 });
+        for matches in [rescue_best(&iou, &matches), tf::rpn::force_best(&iou, &matches)] {
+            // Its best anchor is positive, although perhaps for another truth.
+            for best in Vec::<i64>::try_from(iou.argmax(1, false)).unwrap() {
+                prop_assert!(matches.int64_value(&[best]) >= 0);
+            }
         }
     }
 }
@@ -90,7 +93,7 @@ fn an_image_without_truth_and_a_tiny_truth_give_finite_losses_and_gradients() {
     for truths in [vec![Truth::default(), Truth::default()], vec![Truth::default(), one_pixel]] {
         let losses = detector.losses(&grey(2), &truths, Mode::Train { progress: 0.5 });
         assert!(losses.values().iter().all(|v| v.is_finite()), "{losses:?}");
-        losses.total().backward();
+        losses.total(&LossWeights::ONES).backward();
         for variable in store.trainable_variables() {
             let gradient = variable.grad();
             assert!(!gradient.defined() || bool::try_from(gradient.isfinite().all()).unwrap());

@@ -1,4 +1,4 @@
-//! Which region learns what: matching with ground truths, and balanced sampling.
+//! What both families share in deciding which region learns what: thresholds, and balanced sampling.
 
 use tch::{Kind, Tensor};
 
@@ -7,36 +7,49 @@ pub const BELOW: i64 = -1;
 /// A region between the two thresholds: it is not used.
 pub const BETWEEN: i64 = -2;
 
-/// How regions are matched with ground truths.
+/// Which IoU makes a region positive or negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Matching {
+pub struct Thresholds {
     /// IoU from which a region is positive.
     pub positive: f64,
     /// IoU under which it is negative.
     pub negative: f64,
-    /// Whether each ground truth's best regions are positive whatever their IoU (RPN only).
-    pub rescue_best: bool,
 }
 
 /// For each region the ground truth it overlaps most, or [`BELOW`] or [`BETWEEN`].
 ///
-/// With `rescue_best` every region whose IoU *equals* the best of some ground truth is matched, with
-/// the ground truth that *it* overlaps most. torchvision's quirk is kept: a ground truth that nothing
-/// overlaps has a best IoU of 0 and thereby makes every region positive.
-///
 /// # Shapes
 /// IoU `[G, A]`, `G > 0`, to `[A]` int64.
-pub fn match_regions(iou: &Tensor, matching: Matching) -> Tensor {
+pub fn match_regions(iou: &Tensor, thresholds: Thresholds) -> Tensor {
+    let Thresholds { positive, negative } = thresholds;
     let (best, ground_truth) = iou.max_dim(0, false); // [A]
-    let mut matches = ground_truth
-        .masked_fill(&best.lt(matching.negative), BELOW)
-        .masked_fill(&best.ge(matching.negative).logical_and(&best.lt(matching.positive)), BETWEEN);
-    if matching.rescue_best {
-        let (best_of_truth, _) = iou.max_dim(1, true); // [G, 1]
-        let rescued = iou.eq_tensor(&best_of_truth).any_dim(0, false); // [A]
-        matches = ground_truth.where_self(&rescued, &matches);
-    }
-    matches
+    ground_truth
+        .masked_fill(&best.lt(negative), BELOW)
+        .masked_fill(&best.ge(negative).logical_and(&best.lt(positive)), BETWEEN)
+}
+
+/// What `matches` `[A]` of anchors mean: labels `[A]` f32 (1 object, 0 background, -1 unused) and the
+/// index of the ground truth `[A]`, 0 where there is none.
+pub fn objectness(matches: &Tensor) -> (Tensor, Tensor) {
+    let labels = matches
+        .ge(0)
+        .to_kind(Kind::Float)
+        .masked_fill(&matches.eq(BELOW), 0.)
+        .masked_fill(&matches.eq(BETWEEN), -1.);
+    (labels, matches.clamp_min(0))
+}
+
+/// What a region `[R]` is: the class (0 background) of the ground truth that it overlaps most, if by
+/// `threshold` or more, and the index of that truth.
+///
+/// # Shapes
+/// IoU `[G, R]` and `gt_labels` `[G]`, `G > 0`, to `[R]` twice.
+pub fn classes(iou: &Tensor, gt_labels: &Tensor, threshold: f64) -> (Tensor, Tensor) {
+    let thresholds = Thresholds { positive: threshold, negative: threshold };
+    let matches = match_regions(iou, thresholds);
+    let ground_truth = matches.clamp_min(0);
+    let labels = gt_labels.index_select(0, &ground_truth).masked_fill(&matches.eq(BELOW), 0);
+    (labels, ground_truth)
 }
 
 /// Draws at most `count` regions, at most `fraction` of them positive; negatives fill the rest.

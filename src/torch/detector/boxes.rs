@@ -1,7 +1,7 @@
 //! Boxes as tensors: `[N, 4]` f32 `(x1, y1, x2, y2)`.
 
 use detect::geometry::{Box2, Label, Size};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// `[N, 4]` on the CPU.
 pub fn to_tensor(boxes: &[Box2]) -> Tensor {
@@ -13,6 +13,12 @@ pub fn to_tensor(boxes: &[Box2]) -> Tensor {
 pub fn labels_to_tensor(labels: &[Label]) -> Tensor {
     let flat: Vec<i64> = labels.iter().map(|l| l.0 as i64 + 1).collect();
     Tensor::from_slice(&flat)
+}
+
+/// `[N]` int64 on `device`: what `nms` kept, for `index_select`.
+pub fn indices(kept: &[usize], device: Device) -> Tensor {
+    let flat: Vec<i64> = kept.iter().map(|&i| i as i64).collect();
+    Tensor::from_slice(&flat).to_device(device)
 }
 
 /// The boxes of a `[N, 4]` tensor.
@@ -28,7 +34,7 @@ pub fn from_tensor(boxes: &Tensor) -> Vec<Box2> {
 /// # Panics
 /// If the tensor can't be read: a bug of ours.
 pub fn to_vec(xs: &Tensor) -> Vec<f32> {
-    let flat = xs.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous().reshape([-1]);
+    let flat = xs.to_device(Device::Cpu).to_kind(Kind::Float).contiguous().reshape([-1]);
     Vec::<f32>::try_from(&flat).expect("a flat float tensor on the CPU")
 }
 
@@ -84,4 +90,11 @@ pub fn clip(boxes: &Tensor, size: Size) -> Tensor {
 pub fn at_least(boxes: &Tensor, side: f64) -> Tensor {
     let size = boxes.narrow(1, 2, 2) - boxes.narrow(1, 0, 2); // [N, 2]
     size.ge(side).all_dim(1, false).nonzero().squeeze_dim(1)
+}
+
+/// Indices of boxes that have an area: `[N, 4]` to `[M]`.
+pub fn with_area(boxes: &Tensor) -> Tensor {
+    let size = boxes.narrow(1, 2, 2) - boxes.narrow(1, 0, 2); // [N, 2]
+    let area = size.select(1, 0) * size.select(1, 1);
+    area.gt(0.).nonzero().squeeze_dim(1)
 }

@@ -1,9 +1,7 @@
 //! The four losses of Faster R-CNN.
 
+use detect::config::LossWeights;
 use tch::{Reduction, Tensor};
-
-/// Where smooth L1 turns from a parabola into a line.
-const SMOOTH_L1_BETA: f64 = 1. / 9.;
 
 /// The losses of a batch: scalars that carry gradients.
 #[derive(Debug)]
@@ -28,9 +26,24 @@ impl Losses {
         [&self.classifier, &self.box_reg, &self.objectness, &self.rpn_box_reg]
     }
 
-    /// What is minimised: the plain sum.
-    pub fn total(&self) -> Tensor {
-        &self.classifier + &self.box_reg + &self.objectness + &self.rpn_box_reg
+    /// What is minimised: the sum of the parts by their weights.
+    pub fn total(&self, weights: &LossWeights) -> Tensor {
+        let [classifier, box_reg, objectness, rpn_box_reg] = Self::weighted(self.parts(), weights);
+        classifier + box_reg + objectness + rpn_box_reg
+    }
+
+    /// Parts in the order of [`Self::NAMES`], each times its weight.
+    pub fn weighted<T>(parts: [T; 4], weights: &LossWeights) -> [T::Output; 4]
+    where
+        T: std::ops::Mul<f64>,
+    {
+        let [classifier, box_reg, objectness, rpn_box_reg] = parts;
+        [
+            classifier * weights.class,
+            box_reg * weights.box_,
+            objectness * weights.objectness,
+            rpn_box_reg * weights.rpn_box,
+        ]
     }
 
     /// The parts as numbers. Waits for the device.
@@ -41,9 +54,9 @@ impl Losses {
     }
 }
 
-/// Sum of smooth L1 with torchvision's beta of 1/9.
-pub fn smooth_l1_sum(predicted: &Tensor, target: &Tensor) -> Tensor {
-    predicted.smooth_l1_loss(target, Reduction::Sum, SMOOTH_L1_BETA)
+/// Sum of smooth L1, which turns from a parabola into a line at `beta`.
+pub fn smooth_l1_sum(predicted: &Tensor, target: &Tensor, beta: f64) -> Tensor {
+    predicted.smooth_l1_loss(target, Reduction::Sum, beta)
 }
 
 /// Mean cross-entropy of one logit a region against 0 or 1.

@@ -1,30 +1,34 @@
-//! Faster R-CNN (Ren et al. 2015) with torchvision's rules, on any featurizer in two parts.
+//! Faster R-CNN (Ren et al. 2015) on any featurizer in two parts.
 //!
-//! Anchors, box coder, assignment, crops and selection are free functions on tensors, so that each can
-//! be held against its oracle by itself; [`FasterRcnn`] composes them in two verbs: [`FasterRcnn::losses`]
-//! and [`FasterRcnn::detect`].
+//! The layers ([`rpn`], [`roi`]) are the same everywhere. What their numbers mean is up to a [`Family`] of
+//! rules: [`torchvision`]'s or [`tf`]'s, each made of free functions on tensors, so that each can be held
+//! against its oracle by itself. [`FasterRcnn`] composes them in two verbs: [`FasterRcnn::losses`] and
+//! [`FasterRcnn::detect`].
 
-pub mod anchors;
 pub mod assign;
 pub mod boxes;
 pub mod coder;
 pub mod crop;
+pub mod family;
 pub mod losses;
 pub mod post;
 pub mod roi;
 pub mod rpn;
+pub mod tf;
+pub mod torchvision;
 
 use detect::config::{Config, Head};
 use detect::geometry::{Box2, Detection, Label, Size};
 use tch::Tensor;
 use tch::nn::Path;
 
+use family::Family;
 pub use losses::Losses;
 use roi::RoiHead;
-use rpn::Rpn;
+use rpn::{Rpn, RpnOutput};
 
 use crate::backbone::{Backbone, NasNet};
-use crate::nn::Mode;
+use crate::nn::{Mode, nchw};
 
 /// What is true of one image of a batch, in pixels of the network's input.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,10 +42,18 @@ pub struct Truth {
 /// A batch of images on the network's device.
 #[derive(Debug)]
 pub struct Images {
-    /// `[N, 3, H, W]`, normalised; each image at the top left of its plane, zeros around it.
+    /// `[N, 3, H, W]`, normalised; each image at the top left of its plane.
     pub pixels: Tensor,
     /// Size of each image within its plane.
     pub sizes: Vec<Size>,
+}
+
+impl Images {
+    /// Size of the planes.
+    pub fn padded(&self) -> Size {
+        let [_, _, height, width] = nchw(&self.pixels);
+        Size::new(height as usize, width as usize)
+    }
 }
 
 /// The detector.
@@ -50,6 +62,7 @@ pub struct FasterRcnn<B> {
     backbone: B,
     rpn: Rpn,
     roi: RoiHead,
+    family: Box<dyn Family>,
 }
 
 impl FasterRcnn<NasNet> {
@@ -66,10 +79,13 @@ impl<B: Backbone> FasterRcnn<B> {
     /// Puts the heads that `config` describes on `backbone`.
     pub fn on(backbone: B, path: &Path, config: &Config, classes: usize) -> Self {
         let spec = backbone.spec();
+        let family = family::of(config, spec);
+        let (layers, anchors) = (family.layers(), config.anchors.per_cell());
         Self {
-            rpn: Rpn::new(&(path / "rpn"), &config.rpn, &config.anchors, spec),
-            roi: RoiHead::new(&(path / "roi_heads"), &config.roi, &config.detector, spec, classes),
+            rpn: Rpn::new(&(path / "rpn"), &config.rpn, anchors, spec, layers),
+            roi: RoiHead::new(&(path / "roi_heads"), &config.detector, spec, classes, layers),
             backbone,
+            family,
         }
     }
 
@@ -91,14 +107,14 @@ impl<B: Backbone> FasterRcnn<B> {
         let gt_labels: Vec<Tensor> =
             truths.iter().map(|t| boxes::labels_to_tensor(&t.labels).to_device(device)).collect();
         let map = self.backbone.trunk(&images.pixels, mode);
-        let rpn = self.rpn.predict(&map, &images.pixels);
-        let proposals = self.rpn.proposals(&rpn, &images.sizes, mode);
-        let (objectness, rpn_box_reg) = self.rpn.losses(&rpn, &gt_boxes);
+        let rpn = self.anchored(&map, images, mode);
+        let proposals = self.family.proposals(&rpn, &images.sizes, mode);
+        let (objectness, rpn_box_reg) = self.family.rpn_losses(&rpn, &gt_boxes);
         let proposals = proposals.into_iter().map(|p| p.boxes).collect::<Vec<_>>();
-        let sampled = self.roi.sample(&proposals, &gt_boxes, &gt_labels);
+        let sampled = self.family.sample(&proposals, &gt_boxes, &gt_labels);
         let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
-        let predicted = self.roi.predict(&self.backbone, &map, &regions, mode);
-        let (classifier, box_reg) = roi::losses(&predicted, &sampled);
+        let predicted = self.roi.predict(&self.backbone, &map, &regions, images.padded(), mode);
+        let (classifier, box_reg) = self.family.roi_losses(&predicted, &sampled);
         Losses { classifier, box_reg, objectness, rpn_box_reg }
     }
 
@@ -106,11 +122,20 @@ impl<B: Backbone> FasterRcnn<B> {
     pub fn detect(&self, images: &Images) -> Vec<Vec<Detection>> {
         tch::no_grad(|| {
             let map = self.backbone.trunk(&images.pixels, Mode::Eval);
-            let rpn = self.rpn.predict(&map, &images.pixels);
-            let proposals = self.rpn.proposals(&rpn, &images.sizes, Mode::Eval);
+            let rpn = self.anchored(&map, images, Mode::Eval);
+            let proposals = self.family.proposals(&rpn, &images.sizes, Mode::Eval);
             let regions: Vec<Tensor> = proposals.into_iter().map(|p| p.boxes).collect();
-            let predicted = self.roi.predict(&self.backbone, &map, &regions, Mode::Eval);
-            post::select(&predicted, &regions, &images.sizes, self.roi.settings())
+            let padded = images.padded();
+            let predicted = self.roi.predict(&self.backbone, &map, &regions, padded, Mode::Eval);
+            self.family.select(&predicted, &regions, &images.sizes)
         })
+    }
+
+    /// What the RPN says of each anchor that the family admits.
+    fn anchored(&self, map: &Tensor, images: &Images, mode: Mode) -> RpnOutput {
+        let [_, _, height, width] = nchw(map);
+        let padded = images.padded();
+        let anchors = self.family.anchors([height, width], padded, map.device());
+        self.family.at_border(self.rpn.predict(map, anchors), padded, mode)
     }
 }

@@ -1,74 +1,9 @@
-//! From class logits and deltas to detections: torchvision's selection.
+//! From pixels of the network's input to pixels of the original image.
 
-use detect::config;
-use detect::geometry::{Box2, Detection, Label, Size};
-use detect::nms::batched_nms;
-use tch::{Kind, Tensor};
-
-use super::roi::RoiOutput;
-use super::{boxes, coder};
-
-/// Detections narrower or lower than this are dropped, in pixels of the network's input.
-const SMALLEST_SIDE: f32 = 1e-2;
-
-/// The detections of each image in pixels of the network's input, best score first.
-///
-/// One region may give several classes. Scores are softmax probabilities above `score_floor`; boxes are
-/// clipped to the image before NMS.
-///
-/// # Shapes
-/// `regions`: for each image `[R_i, 4]`, in the order of `output`.
-pub fn select(
-    output: &RoiOutput,
-    regions: &[Tensor],
-    sizes: &[Size],
-    settings: &config::Roi,
-) -> Vec<Vec<Detection>> {
-    let classes = output.class_logits.size()[1] as usize; // K + 1
-    let scores = boxes::to_vec(&output.class_logits.softmax(1, Kind::Float)); // [R, K + 1]
-    let decoded =
-        coder::decode(&output.box_regression, &Tensor::cat(regions, 0), coder::ROI_WEIGHTS);
-    let decoded = boxes::from_tensor(&decoded); // [R, K + 1]
-    let mut first = 0;
-    let mut images = Vec::with_capacity(sizes.len());
-    for (region, &size) in regions.iter().zip(sizes) {
-        let count = region.size()[0] as usize;
-        let rows = first * classes..(first + count) * classes;
-        first += count;
-        images.push(select_one(&scores[rows.clone()], &decoded[rows], classes, size, settings));
-    }
-    images
-}
-
-/// `scores` and `decoded` are `[R, K + 1]` of one image.
-fn select_one(
-    scores: &[f32],
-    decoded: &[Box2],
-    classes: usize,
-    size: Size,
-    settings: &config::Roi,
-) -> Vec<Detection> {
-    let mut found = Vec::new();
-    for (i, (&score, bbox)) in scores.iter().zip(decoded).enumerate() {
-        let class = i % classes;
-        if class == 0 || f64::from(score) <= settings.score_floor {
-            continue;
-        }
-        let bbox = bbox.clipped(size);
-        if bbox.width() >= SMALLEST_SIDE && bbox.height() >= SMALLEST_SIDE {
-            found.push(Detection { bbox, label: Label(class - 1), score });
-        }
-    }
-    let boxes: Vec<Box2> = found.iter().map(|d| d.bbox).collect();
-    let scores: Vec<f32> = found.iter().map(|d| d.score).collect();
-    let groups: Vec<usize> = found.iter().map(|d| d.label.0).collect();
-    let mut kept = batched_nms(&boxes, &scores, &groups, settings.nms_iou);
-    kept.truncate(settings.max_detections);
-    kept.into_iter().map(|i| found[i]).collect()
-}
+use detect::geometry::{Detection, Size};
 
 /// Detections moved from the network's input to the original image: the one crossing between the two.
-/// They are not clipped again, as torchvision does not.
+/// They are not clipped again: neither family does.
 pub fn to_original(detections: &mut [Detection], resized: Size, original: Size) {
     let ratio = |original: usize, resized: usize| original as f32 / resized as f32;
     let (sy, sx) = (ratio(original.height, resized.height), ratio(original.width, resized.width));

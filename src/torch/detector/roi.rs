@@ -1,12 +1,12 @@
 //! Region heads: crops of the map, a vector for each, its class and its box.
 
-use detect::config::{self, DetectorSection, Head};
+use detect::config::{DetectorSection, Head};
+use detect::geometry::Size;
+use tch::Tensor;
 use tch::nn::Path;
-use tch::{Kind, Tensor};
 
-use super::assign::{BELOW, BETWEEN, Matching, match_regions, sample};
-use super::crop::RoiAlign;
-use super::{boxes, coder, losses};
+use super::crop::Cropper;
+use super::family::Layers;
 use crate::backbone::{Backbone, CutSpec};
 use crate::nn::{Init, Linear, Mode};
 
@@ -19,14 +19,13 @@ enum BoxHead {
     Mlp { fc6: Linear, fc7: Linear },
 }
 
-/// The heads and their rules.
+/// The layers.
 #[derive(Debug)]
 pub struct RoiHead {
-    crop: RoiAlign,
+    crop: Cropper,
     box_head: BoxHead,
     cls_score: Linear,
     bbox_pred: Linear,
-    settings: config::Roi,
 }
 
 /// What the heads say of regions, all images in one list.
@@ -34,14 +33,14 @@ pub struct RoiHead {
 pub struct RoiOutput {
     /// `[R, K + 1]`, background first.
     pub class_logits: Tensor,
-    /// `[R, 4 (K + 1)]`, class-major.
+    /// `[R, 4 (K + 1)]`, or `[R, 4 K]` in a family whose background has no box; class-major.
     pub box_regression: Tensor,
 }
 
 /// Regions of one image that were sampled for the loss.
 #[derive(Debug)]
 pub struct Sampled {
-    /// Indices into the proposals followed by the ground truths, rising: `[S]`.
+    /// Indices into what was sampled from, rising: `[S]`.
     pub indices: Tensor,
     /// `[S, 4]`.
     pub boxes: Tensor,
@@ -55,10 +54,10 @@ impl RoiHead {
     /// Makes `path.box_head.*` and `path.box_predictor.*` for `classes` classes.
     pub fn new(
         path: &Path,
-        settings: &config::Roi,
         detector: &DetectorSection,
         spec: CutSpec,
         classes: usize,
+        layers: Layers,
     ) -> Self {
         let bins = detector.crop_size as i64;
         let (box_head, width) = match detector.head {
@@ -73,33 +72,22 @@ impl RoiHead {
                 (BoxHead::Mlp { fc6, fc7 }, width)
             }
         };
-        let outputs = classes as i64 + 1;
         let path = path / "box_predictor";
         let layer = |name: &str, outputs: i64| {
-            Linear::new(&(&path / name), &[outputs, width], Init::PytorchDefault)
+            Linear::new(&(&path / name), &[outputs, width], layers.predictors)
         };
+        let classes = classes as i64;
         Self {
-            crop: RoiAlign {
-                bins: [bins, bins],
-                scale: 1. / spec.stride as f64,
-                sampling_ratio: detector.sampling_ratio as i64,
-                aligned: false,
-            },
+            crop: Cropper::new(detector, spec.stride),
             box_head,
-            cls_score: layer("cls_score", outputs),
-            bbox_pred: layer("bbox_pred", 4 * outputs),
-            settings: settings.clone(),
+            cls_score: layer("cls_score", classes + 1),
+            bbox_pred: layer("bbox_pred", 4 * (classes + i64::from(layers.background_box))),
         }
     }
 
-    /// The rules.
-    pub fn settings(&self) -> &config::Roi {
-        &self.settings
-    }
-
-    /// Crops of each image's regions: `[R, C, k, k]`.
-    pub fn crops(&self, map: &Tensor, regions: &[Tensor]) -> Tensor {
-        self.crop.crops(map, regions)
+    /// Crops of each image's regions, in pixels of an input of `padded` size: `[R, C, k, k]`.
+    pub fn crops(&self, map: &Tensor, regions: &[Tensor], padded: Size) -> Tensor {
+        self.crop.crops(map, regions, padded)
     }
 
     /// A vector for each crop: `[R, C, k, k]` to `[R, D]`.
@@ -133,9 +121,10 @@ impl RoiHead {
         backbone: &impl Backbone,
         map: &Tensor,
         regions: &[Tensor],
+        padded: Size,
         mode: Mode,
     ) -> RoiOutput {
-        let crops = self.crops(map, regions);
+        let crops = self.crops(map, regions, padded);
         if crops.size()[0] == 0 {
             // No region in the whole batch: batch norm and reshapes refuse empty inputs.
             let empty = |layer: &Linear| {
@@ -148,69 +137,4 @@ impl RoiHead {
         }
         self.classify(&self.vectors(backbone, &crops, mode))
     }
-
-    /// For each region `[R, 4]` its class `[R]` (0 background, -1 unused) and the index of its ground
-    /// truth `[R]`.
-    pub fn assign(
-        &self,
-        regions: &Tensor,
-        gt_boxes: &Tensor,
-        gt_labels: &Tensor,
-    ) -> (Tensor, Tensor) {
-        let none = || Tensor::zeros([regions.size()[0]], (Kind::Int64, regions.device()));
-        if gt_boxes.size()[0] == 0 {
-            return (none(), none());
-        }
-        let threshold = self.settings.positive_iou;
-        let matching = Matching { positive: threshold, negative: threshold, rescue_best: false };
-        let matches = match_regions(&boxes::iou(gt_boxes, regions), matching);
-        let ground_truth = matches.clamp_min(0);
-        let labels = gt_labels
-            .index_select(0, &ground_truth)
-            .masked_fill(&matches.eq(BELOW), 0)
-            .masked_fill(&matches.eq(BETWEEN), -1);
-        (labels, ground_truth)
-    }
-
-    /// Draws the regions of each image that learn, from its proposals and its ground truths.
-    pub fn sample(
-        &self,
-        proposals: &[Tensor],
-        gt_boxes: &[Tensor],
-        gt_labels: &[Tensor],
-    ) -> Vec<Sampled> {
-        let one = |((proposals, gt_boxes), gt_labels): ((&Tensor, &Tensor), &Tensor)| {
-            let regions = Tensor::cat(&[proposals, gt_boxes], 0);
-            let (labels, matched) = self.assign(&regions, gt_boxes, gt_labels);
-            let (positive, negative) =
-                sample(&labels, self.settings.sampled, self.settings.positive_fraction);
-            let indices = Tensor::cat(&[&positive, &negative], 0).sort(0, false).0;
-            let boxes = regions.index_select(0, &indices);
-            let targets = if gt_boxes.size()[0] == 0 {
-                boxes.zeros_like()
-            } else {
-                let truth = gt_boxes.index_select(0, &matched.index_select(0, &indices));
-                coder::encode(&truth, &boxes, coder::ROI_WEIGHTS)
-            };
-            Sampled { labels: labels.index_select(0, &indices), indices, boxes, targets }
-        };
-        tch::no_grad(|| proposals.iter().zip(gt_boxes).zip(gt_labels).map(one).collect())
-    }
-}
-
-/// Losses of the classes and of the boxes over all sampled regions of the batch.
-pub fn losses(output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
-    let join =
-        |f: fn(&Sampled) -> &Tensor| Tensor::cat(&sampled.iter().map(f).collect::<Vec<_>>(), 0);
-    let (labels, targets) = (join(|s| &s.labels), join(|s| &s.targets));
-    let count = labels.size()[0];
-    let classifier = losses::cross_entropy_mean(&output.class_logits, &labels);
-    let positive = labels.gt(0).nonzero().squeeze_dim(1); // [P]
-    let deltas = output.box_regression.reshape([count, -1, 4]); // [R, K + 1, 4]
-    // The four columns of each object's own class.
-    let class = labels.index_select(0, &positive).reshape([-1, 1, 1]).expand([-1, 1, 4], false);
-    let deltas = deltas.index_select(0, &positive).gather(1, &class, false).squeeze_dim(1); // [P, 4]
-    let targets = targets.index_select(0, &positive);
-    let box_reg = losses::smooth_l1_sum(&deltas, &targets) / count.max(1) as f64;
-    (classifier, box_reg)
 }

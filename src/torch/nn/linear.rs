@@ -9,7 +9,9 @@ use tch::nn::init::Init as TchInit;
 pub enum Init {
     /// PyTorch's default for linear layers and convolutions: uniform within `1 / sqrt(fan_in)`.
     PytorchDefault,
-    /// Normal with mean 0.
+    /// Uniform within `sqrt(6 / (fan_in + fan_out))` (Glorot and Bengio 2010), with biases of 0.
+    Xavier,
+    /// Normal with mean 0, with biases of 0.
     Normal {
         /// Standard deviation.
         std: f64,
@@ -23,6 +25,11 @@ impl Init {
         let init = match self {
             Self::PytorchDefault => {
                 let up = 1. / (fan_in.max(1) as f64).sqrt();
+                TchInit::Uniform { lo: -up, up }
+            }
+            Self::Xavier => {
+                let fan_out = shape[0] * shape[2..].iter().product::<i64>();
+                let up = (6. / (fan_in + fan_out).max(1) as f64).sqrt();
                 TchInit::Uniform { lo: -up, up }
             }
             Self::Normal { std } => TchInit::Randn { mean: 0., stdev: std },
@@ -50,7 +57,7 @@ impl Linear {
                 let up = 1. / (fan_in.max(1) as f64).sqrt();
                 path.var("bias", &shape[..1], TchInit::Uniform { lo: -up, up })
             }
-            Init::Normal { .. } => path.zeros("bias", &shape[..1]),
+            Init::Normal { .. } | Init::Xavier => path.zeros("bias", &shape[..1]),
         };
         Self { weight, bias }
     }

@@ -155,7 +155,7 @@ impl Trainer {
             let (step, total) = (self.state.step, self.state.total);
             let rate = batch.samples.len() as f64 / (waited + worked);
             if step.is_multiple_of(train.log_every) || step == total {
-                let loss: f64 = losses.iter().sum();
+                let loss: f64 = Losses::weighted(losses, &train.loss_weights).iter().sum();
                 let mut line = json!({ "kind": "step", "step": step, "epoch": (step - 1) / per_epoch, "loss": loss });
                 for (name, value) in Losses::NAMES.iter().zip(losses) {
                     line[*name] = json!(value);
@@ -202,7 +202,7 @@ impl Trainer {
             return self.diverged("the loss", &values, lr, batch);
         }
         self.optimizer.zero_grad();
-        losses.total().backward();
+        losses.total(&train.loss_weights).backward();
         let norm = self.optimizer.gradient_norm();
         if !norm.is_finite() {
             return self.diverged("the gradient", &values, lr, batch);

@@ -1,9 +1,30 @@
 //! TensorFlow's crop and resize: one sample a bin, corners of the crop on corners of the box.
 
+use detect::geometry::Size;
 use tch::{Kind, Tensor};
 
 use super::{Mix, outer, weighted_sum};
 use crate::nn::nchw;
+
+/// Boxes of pixels of an input of `size` in the form that [`CropAndResize::crops`] reads: pixel `p` of the
+/// input lies at `p / size * (H - 1)` on the map, not at `p / stride`.
+///
+/// Differs from a division: TensorFlow multiplies by the reciprocal, and where that rounds up the last row of
+/// samples falls outside.
+///
+/// # Shapes
+/// `[R, 4]` `(x1, y1, x2, y2)` to `[R, 4]` `(y1, x1, y2, x2)`.
+pub(super) fn as_shares(boxes: &Tensor, size: Size) -> Tensor {
+    let (y, x) = (1. / size.height as f32, 1. / size.width as f32);
+    let shares = boxes * Tensor::from_slice(&[x, y, x, y]).to_device(boxes.device());
+    swap_axes(&shares)
+}
+
+/// `(x1, y1, x2, y2)` to `(y1, x1, y2, x2)` and back.
+fn swap_axes(boxes: &Tensor) -> Tensor {
+    let order = Tensor::from_slice(&[1_i64, 0, 3, 2]).to_device(boxes.device());
+    boxes.index_select(1, &order)
+}
 
 /// How a sample between cells gets its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

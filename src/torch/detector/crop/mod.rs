@@ -10,11 +10,64 @@ mod roi_align;
 mod roi_pool;
 
 pub use crop_and_resize::{CropAndResize, Interpolation};
+use detect::config::{Crop, DetectorSection};
+use detect::geometry::Size;
 pub use roi_align::RoiAlign;
 pub use roi_pool::RoiPool;
 use tch::{Kind, Tensor};
 
 use crate::nn::nchw;
+
+/// The crop that a configuration names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cropper {
+    /// torchvision's.
+    RoiAlign(RoiAlign),
+    /// TensorFlow's.
+    CropAndResize(CropAndResize),
+}
+
+impl Cropper {
+    /// As `section` says, on a map of `stride` pixels a cell.
+    pub fn new(section: &DetectorSection, stride: i64) -> Self {
+        let size = [section.crop_size as i64; 2];
+        match section.crop {
+            Crop::RoiAlign => Self::RoiAlign(RoiAlign {
+                bins: size,
+                scale: 1. / stride as f64,
+                sampling_ratio: section.sampling_ratio as i64,
+                aligned: false,
+            }),
+            Crop::CropAndResize => Self::CropAndResize(CropAndResize {
+                size,
+                interpolation: Interpolation::Bilinear,
+                extrapolation: 0.,
+            }),
+        }
+    }
+
+    /// Crops of every image's regions, image by image.
+    ///
+    /// # Shapes
+    /// `map` `[N, C, H, W]` of inputs of `padded` pixels, `regions` N times `[R_i, 4]` in those pixels, to
+    /// `[sum R_i, C, k, k]`.
+    pub fn crops(&self, map: &Tensor, regions: &[Tensor], padded: Size) -> Tensor {
+        match self {
+            Self::RoiAlign(align) => align.crops(map, regions),
+            Self::CropAndResize(crop) => {
+                let boxes = crop_and_resize::as_shares(&Tensor::cat(regions, 0), padded);
+                crop.crops(map, &boxes, &image_of_each(regions))
+            }
+        }
+    }
+}
+
+/// For each region, all images in one list, the index of its image: `[sum R_i]` int64.
+fn image_of_each(regions: &[Tensor]) -> Tensor {
+    let of_image = |(i, r): (usize, &Tensor)| r.select(1, 0).full_like(i as f64);
+    let images: Vec<Tensor> = regions.iter().enumerate().map(of_image).collect();
+    Tensor::cat(&images, 0).to_kind(Kind::Int64)
+}
 
 /// For each bin along one axis of each region the cells that it mixes, and how much of each.
 struct Mix {

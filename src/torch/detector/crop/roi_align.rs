@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Mix, weighted_sum};
+use super::{Mix, image_of_each, weighted_sum};
 use crate::nn::nchw;
 
 /// How regions are cut out of a map.
@@ -31,9 +31,7 @@ impl RoiAlign {
     pub fn crops(&self, map: &Tensor, regions: &[Tensor]) -> Tensor {
         assert_eq!(nchw(map)[0] as usize, regions.len(), "one list of regions an image");
         let boxes = Tensor::cat(regions, 0);
-        let of_image = |(i, r): (usize, &Tensor)| r.select(1, 0).full_like(i as f64);
-        let images: Vec<Tensor> = regions.iter().enumerate().map(of_image).collect();
-        self.crops_of(map, &boxes, &Tensor::cat(&images, 0).to_kind(Kind::Int64))
+        self.crops_of(map, &boxes, &image_of_each(regions))
     }
 
     /// Crops of `boxes` `[R, 4]`, each in the image that `images` `[R]` int64 says.

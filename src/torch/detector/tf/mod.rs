@@ -1,0 +1,100 @@
+//! The rules of TensorFlow's Object Detection API, as its published `faster_rcnn_nas` uses them.
+//!
+//! What was found out about them, and from which of its files, is told at each function. Boxes are
+//! `(x1, y1, x2, y2)` and deltas `(dx, dy, dw, dh)` here as everywhere; TensorFlow's `y` comes first, which
+//! reading its weights turns.
+
+pub mod anchors;
+pub mod roi;
+pub mod rpn;
+pub mod select;
+
+use detect::config::{self, Anchors, Config};
+use detect::geometry::{Detection, Size};
+use tch::{Device, Tensor};
+
+use super::family::{Family, Layers};
+use super::roi::{RoiOutput, Sampled};
+use super::rpn::{Proposals, RpnOutput};
+use crate::nn::{Init, Mode};
+
+/// What the layers of TensorFlow's heads are.
+pub const LAYERS: Layers = Layers {
+    objectness: 2,
+    activation: Tensor::relu6,
+    background_box: false,
+    predictors: Init::Xavier,
+};
+
+/// Where smooth L1 turns from a parabola into a line.
+pub const SMOOTH_L1_BETA: f64 = 1.;
+
+/// The family.
+#[derive(Debug)]
+pub struct Tf {
+    anchors: Anchors,
+    rpn: config::Rpn,
+    roi: config::Roi,
+    stride: i64,
+}
+
+impl Tf {
+    /// With the numbers of `config`, on a map of `stride` pixels a cell.
+    pub fn new(config: &Config, stride: i64) -> Self {
+        let Config { anchors, rpn, roi, .. } = config.clone();
+        Self { anchors, rpn, roi, stride }
+    }
+}
+
+impl Family for Tf {
+    fn layers(&self) -> Layers {
+        LAYERS
+    }
+
+    fn anchors(&self, grid: [i64; 2], _padded: Size, device: Device) -> Tensor {
+        anchors::of_map(&self.anchors, grid, self.stride, device)
+    }
+
+    /// In training they are dropped with what is said of them, else they are clipped: deltas then lead
+    /// from the *clipped* anchors.
+    fn at_border(&self, output: RpnOutput, padded: Size, mode: Mode) -> RpnOutput {
+        if mode.is_train() {
+            rpn::inside_only(&output, padded)
+        } else {
+            RpnOutput { anchors: super::boxes::clip(&output.anchors, padded), ..output }
+        }
+    }
+
+    fn proposals(&self, output: &RpnOutput, sizes: &[Size], mode: Mode) -> Vec<Proposals> {
+        rpn::proposals(&self.rpn, output, sizes, mode)
+    }
+
+    fn rpn_losses(&self, output: &RpnOutput, gt_boxes: &[Tensor]) -> (Tensor, Tensor) {
+        let sampled: Vec<_> = (gt_boxes.iter())
+            .map(|gt| rpn::sample_anchors(&self.rpn, &output.anchors, gt))
+            .collect();
+        rpn::losses(output, &sampled)
+    }
+
+    fn sample(
+        &self,
+        proposals: &[Tensor],
+        gt_boxes: &[Tensor],
+        gt_labels: &[Tensor],
+    ) -> Vec<Sampled> {
+        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels)
+    }
+
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
+        roi::losses(output, sampled)
+    }
+
+    fn select(
+        &self,
+        output: &RoiOutput,
+        regions: &[Tensor],
+        sizes: &[Size],
+    ) -> Vec<Vec<Detection>> {
+        select::select(output, regions, sizes, &self.roi)
+    }
+}

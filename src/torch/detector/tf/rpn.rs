@@ -1,0 +1,168 @@
+//! TensorFlow's proposals and RPN losses (its `faster_rcnn_meta_arch.py`, `target_assigner.py`,
+//! `argmax_matcher.py`).
+
+use detect::config;
+use detect::geometry::Size;
+use detect::nms::first_apart;
+use tch::{Kind, Reduction, Tensor};
+
+use super::SMOOTH_L1_BETA;
+use crate::detector::assign::{Thresholds, match_regions, objectness, sample};
+use crate::detector::boxes;
+use crate::detector::coder::Coder;
+use crate::detector::losses::smooth_l1_sum;
+use crate::detector::rpn::{Proposals, RpnOutput};
+use crate::nn::Mode;
+
+/// Proposals need a higher score.
+const SCORE_FLOOR: f32 = 0.;
+
+/// Anchors of one image that learn.
+#[derive(Debug)]
+pub struct SampledAnchors {
+    /// Indices of those that are objects: `[P]`.
+    pub positive: Tensor,
+    /// Of those that are background.
+    pub negative: Tensor,
+    /// Deltas of the objects to their ground truths: `[P, 4]`.
+    pub targets: Tensor,
+}
+
+/// `output` without the anchors that cross the border of an input of `size`.
+pub fn inside_only(output: &RpnOutput, size: Size) -> RpnOutput {
+    let inside = boxes::clip(&output.anchors, size)
+        .eq_tensor(&output.anchors)
+        .all_dim(1, false)
+        .nonzero()
+        .squeeze_dim(1);
+    RpnOutput {
+        objectness: output.objectness.index_select(1, &inside),
+        deltas: output.deltas.index_select(1, &inside),
+        anchors: output.anchors.index_select(0, &inside),
+    }
+}
+
+/// Anchors moved by their deltas: `[N, A, 4]`, not clipped, without gradient.
+pub fn decode(output: &RpnOutput) -> Tensor {
+    tch::no_grad(|| {
+        let n = output.deltas.size()[0];
+        let anchors = output.anchors.repeat([n, 1]);
+        Coder::TF.decode(&output.deltas.reshape([-1, 4]), &anchors).reshape([n, -1, 4])
+    })
+}
+
+/// The best proposals of each image: NMS over all decoded anchors as they are, and only then what is
+/// picked is clipped, and dropped where nothing is left of it.
+pub fn proposals(
+    settings: &config::Rpn,
+    output: &RpnOutput,
+    sizes: &[Size],
+    mode: Mode,
+) -> Vec<Proposals> {
+    let most = if mode.is_train() { settings.post_nms_train } else { settings.post_nms_eval };
+    tch::no_grad(|| {
+        let decoded = decode(output); // [N, A, 4]
+        let scores = output.objectness.softmax(2, None::<Kind>).select(2, 1); // [N, A]
+        let one = |(image, &size): (usize, &Size)| {
+            let (boxes, scores) = (decoded.select(0, image as i64), scores.select(0, image as i64));
+            let kept = first_apart(
+                &boxes::from_tensor(&boxes),
+                &boxes::to_vec(&scores),
+                SCORE_FLOOR,
+                settings.nms_iou as f32,
+                most,
+            );
+            let kept = boxes::indices(&kept, boxes.device());
+            let clipped = boxes::clip(&boxes.index_select(0, &kept), size);
+            let some = boxes::with_area(&clipped);
+            Proposals {
+                boxes: clipped.index_select(0, &some),
+                scores: scores.index_select(0, &kept).index_select(0, &some),
+            }
+        };
+        sizes.iter().enumerate().map(one).collect()
+    })
+}
+
+/// IoU `[G, A]`, 0 where nothing is shared, two boxes without area included.
+pub fn iou(gt_boxes: &Tensor, regions: &Tensor) -> Tensor {
+    boxes::iou(gt_boxes, regions).nan_to_num(0., None, None)
+}
+
+/// What each anchor should say: labels `[A]` f32 (1 object, 0 background, -1 unused) and the index of its
+/// ground truth `[A]`, for ground truths `[G, 4]`.
+pub fn assign(settings: &config::Rpn, anchors: &Tensor, gt_boxes: &Tensor) -> (Tensor, Tensor) {
+    tch::no_grad(|| {
+        if gt_boxes.size()[0] == 0 {
+            let none = Tensor::zeros([anchors.size()[0]], (Kind::Int64, anchors.device()));
+            return (none.to_kind(Kind::Float), none);
+        }
+        let (positive, negative) = (settings.positive_iou, settings.negative_iou);
+        let iou = iou(gt_boxes, anchors);
+        let matches = match_regions(&iou, Thresholds { positive, negative });
+        objectness(&force_best(&iou, &matches))
+    })
+}
+
+/// Gives each ground truth the first of the anchors that it overlaps most, whatever their IoU; where two want
+/// the same, the first ground truth gets it.
+///
+/// # Shapes
+/// IoU `[G, A]`, `G > 0` and `A > 0`, and matches `[A]` to `[A]` int64.
+pub fn force_best(iou: &Tensor, matches: &Tensor) -> Tensor {
+    if matches.size()[0] == 0 {
+        return matches.shallow_clone();
+    }
+    let best = iou.argmax(1, true); // [G, 1]
+    let order = Tensor::arange(iou.size()[1], (Kind::Int64, iou.device()));
+    let wants = best.eq_tensor(&order).to_kind(Kind::Int64); // [G, A], a single 1 in each row
+    let (wanted, first) = wants.max_dim(0, false); // [A]
+    first.where_self(&wanted.gt(0), matches)
+}
+
+/// Draws the anchors of one image that learn.
+pub fn sample_anchors(
+    settings: &config::Rpn,
+    anchors: &Tensor,
+    gt_boxes: &Tensor,
+) -> SampledAnchors {
+    tch::no_grad(|| {
+        let (labels, matched) = assign(settings, anchors, gt_boxes);
+        let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
+        let reference = anchors.index_select(0, &positive);
+        let targets = if gt_boxes.size()[0] == 0 {
+            reference.shallow_clone() // of no anchor
+        } else {
+            let truth = gt_boxes.index_select(0, &matched.index_select(0, &positive));
+            Coder::TF.encode(&truth, &reference)
+        };
+        SampledAnchors { positive, negative, targets }
+    })
+}
+
+/// Losses of objectness and of boxes: each image's sum over the number of its sampled anchors, and the mean
+/// of the images.
+pub fn losses(output: &RpnOutput, sampled: &[SampledAnchors]) -> (Tensor, Tensor) {
+    let one = |(image, of): (usize, &SampledAnchors)| {
+        let (logits, deltas) = (
+            output.objectness.select(0, image as i64), // [A, 2]
+            output.deltas.select(0, image as i64),     // [A, 4]
+        );
+        let indices = Tensor::cat(&[&of.positive, &of.negative], 0);
+        let target = Tensor::cat(&[of.positive.ones_like(), of.negative.zeros_like()], 0);
+        let each = sampled.len() as f64 * indices.size()[0].max(1) as f64;
+        let objectness = logits.index_select(0, &indices).cross_entropy_loss::<Tensor>(
+            &target,
+            None,
+            Reduction::Sum,
+            -100,
+            0.,
+        );
+        let deltas = deltas.index_select(0, &of.positive);
+        let targets = of.targets.to_kind(deltas.kind());
+        (objectness / each, smooth_l1_sum(&deltas, &targets, SMOOTH_L1_BETA) / each)
+    };
+    let (objectness, box_reg): (Vec<_>, Vec<_>) = sampled.iter().enumerate().map(one).unzip();
+    let sum = |parts: &[Tensor]| Tensor::stack(parts, 0).sum(None::<Kind>);
+    (sum(&objectness), sum(&box_reg))
+}

@@ -1,0 +1,85 @@
+//! torchvision's rules.
+
+pub mod anchors;
+pub mod roi;
+pub mod rpn;
+pub mod select;
+
+use detect::config::{self, Anchors, Config};
+use detect::geometry::{Detection, Size};
+use tch::{Device, Tensor};
+
+use super::family::{Family, Layers};
+use super::roi::{RoiOutput, Sampled};
+use super::rpn::{Proposals, RpnOutput};
+use crate::nn::{Init, Mode};
+
+/// What the layers of torchvision's heads are.
+pub const LAYERS: Layers = Layers {
+    objectness: 1,
+    activation: Tensor::relu,
+    background_box: true,
+    predictors: Init::PytorchDefault,
+};
+
+/// The family.
+#[derive(Debug)]
+pub struct Torchvision {
+    anchors: Anchors,
+    rpn: config::Rpn,
+    roi: config::Roi,
+}
+
+impl Torchvision {
+    /// With the numbers of `config`.
+    pub fn new(config: &Config) -> Self {
+        let Config { anchors, rpn, roi, .. } = config.clone();
+        Self { anchors, rpn, roi }
+    }
+}
+
+impl Family for Torchvision {
+    fn layers(&self) -> Layers {
+        LAYERS
+    }
+
+    fn anchors(&self, grid: [i64; 2], padded: Size, device: Device) -> Tensor {
+        let padded = [padded.height, padded.width].map(|side| side as i64);
+        anchors::of_map(&self.anchors, grid, padded, device)
+    }
+
+    /// Nothing: they stay as they are.
+    fn at_border(&self, output: RpnOutput, _padded: Size, _mode: Mode) -> RpnOutput {
+        output
+    }
+
+    fn proposals(&self, output: &RpnOutput, sizes: &[Size], mode: Mode) -> Vec<Proposals> {
+        rpn::proposals(&self.rpn, output, sizes, mode)
+    }
+
+    fn rpn_losses(&self, output: &RpnOutput, gt_boxes: &[Tensor]) -> (Tensor, Tensor) {
+        rpn::losses(&self.rpn, output, gt_boxes)
+    }
+
+    fn sample(
+        &self,
+        proposals: &[Tensor],
+        gt_boxes: &[Tensor],
+        gt_labels: &[Tensor],
+    ) -> Vec<Sampled> {
+        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels)
+    }
+
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
+        roi::losses(output, sampled)
+    }
+
+    fn select(
+        &self,
+        output: &RoiOutput,
+        regions: &[Tensor],
+        sizes: &[Size],
+    ) -> Vec<Vec<Detection>> {
+        select::select(output, regions, sizes, &self.roi)
+    }
+}

@@ -1,0 +1,129 @@
+//! torchvision's proposals and RPN losses.
+
+use detect::config;
+use detect::geometry::Size;
+use detect::nms::nms;
+use tch::{Kind, Tensor};
+
+use crate::detector::assign::{Thresholds, match_regions, objectness, sample};
+use crate::detector::coder::Coder;
+use crate::detector::rpn::{Proposals, RpnOutput};
+use crate::detector::{boxes, losses};
+use crate::nn::Mode;
+
+/// Proposals narrower or lower than this are dropped, in pixels of the network's input.
+const SMALLEST_SIDE: f64 = 1e-3;
+
+/// Where smooth L1 turns from a parabola into a line.
+pub const SMOOTH_L1_BETA: f64 = 1. / 9.;
+
+/// Anchors moved by their deltas: `[N, H * W * A, 4]`, not clipped, without gradient.
+pub fn decode(output: &RpnOutput) -> Tensor {
+    tch::no_grad(|| {
+        let n = output.deltas.size()[0];
+        let deltas = output.deltas.reshape([-1, 4]);
+        let anchors = output.anchors.repeat([n, 1]);
+        Coder::TORCHVISION_RPN.decode(&deltas, &anchors).reshape([n, -1, 4])
+    })
+}
+
+/// The best proposals of each image: the top by logit, clipped, without slivers, after NMS.
+pub fn proposals(
+    settings: &config::Rpn,
+    output: &RpnOutput,
+    sizes: &[Size],
+    mode: Mode,
+) -> Vec<Proposals> {
+    let (pre, post) = if mode.is_train() {
+        (settings.pre_nms_train, settings.post_nms_train)
+    } else {
+        (settings.pre_nms_eval, settings.post_nms_eval)
+    };
+    tch::no_grad(|| {
+        let decoded = decode(output);
+        let all = decoded.size()[1];
+        let count = if pre == 0 { all } else { all.min(pre as i64) };
+        let logits = output.objectness.squeeze_dim(2); // [N, H W A]
+        let (logits, best) = logits.topk(count, 1, true, true); // [N, count]
+        let one = |(image, &size): (usize, &Size)| {
+            let image = image as i64;
+            let picked = decoded.select(0, image).index_select(0, &best.select(0, image));
+            let clipped = boxes::clip(&picked, size);
+            let large = boxes::at_least(&clipped, SMALLEST_SIDE);
+            let clipped = clipped.index_select(0, &large);
+            let scores = logits.select(0, image).sigmoid().index_select(0, &large);
+            let mut kept =
+                nms(&boxes::from_tensor(&clipped), &boxes::to_vec(&scores), settings.nms_iou);
+            kept.truncate(post);
+            let kept = boxes::indices(&kept, clipped.device());
+            Proposals {
+                boxes: clipped.index_select(0, &kept),
+                scores: scores.index_select(0, &kept),
+            }
+        };
+        sizes.iter().enumerate().map(one).collect()
+    })
+}
+
+/// Adds to `matches` `[A]` every anchor whose IoU *equals* the best of some ground truth, with the ground
+/// truth that *it* overlaps most. torchvision's quirk is kept: a ground truth that nothing overlaps has a
+/// best IoU of 0 and thereby makes every anchor positive.
+///
+/// # Shapes
+/// IoU `[G, A]`, `G > 0`, to `[A]` int64.
+pub fn rescue_best(iou: &Tensor, matches: &Tensor) -> Tensor {
+    let (best_of_truth, _) = iou.max_dim(1, true); // [G, 1]
+    let rescued = iou.eq_tensor(&best_of_truth).any_dim(0, false); // [A]
+    let (_, ground_truth) = iou.max_dim(0, false); // [A]
+    ground_truth.where_self(&rescued, matches)
+}
+
+/// What each anchor should say: labels `[A]` f32 (1 object, 0 background, -1 unused) and the index
+/// of its ground truth `[A]`, for ground truths `[G, 4]`.
+pub fn assign(settings: &config::Rpn, anchors: &Tensor, gt_boxes: &Tensor) -> (Tensor, Tensor) {
+    tch::no_grad(|| {
+        if gt_boxes.size()[0] == 0 {
+            let none = Tensor::zeros([anchors.size()[0]], (Kind::Int64, anchors.device()));
+            return (none.to_kind(Kind::Float), none);
+        }
+        let (positive, negative) = (settings.positive_iou, settings.negative_iou);
+        let iou = boxes::iou(gt_boxes, anchors);
+        let matches = match_regions(&iou, Thresholds { positive, negative });
+        objectness(&rescue_best(&iou, &matches))
+    })
+}
+
+/// Losses of objectness and of boxes, over anchors sampled in each image.
+pub fn losses(settings: &config::Rpn, output: &RpnOutput, gt_boxes: &[Tensor]) -> (Tensor, Tensor) {
+    let mut logits = Vec::new();
+    let mut targets = Vec::new();
+    let mut deltas = Vec::new();
+    let mut delta_targets = Vec::new();
+    let mut used = 0;
+    for (image, gt) in gt_boxes.iter().enumerate() {
+        let (labels, matched) = assign(settings, &output.anchors, gt);
+        let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
+        let sampled = Tensor::cat(&[&positive, &negative], 0);
+        used += sampled.size()[0];
+        let image = image as i64;
+        let objectness = output.objectness.select(0, image).squeeze_dim(1); // [H W A]
+        logits.push(objectness.index_select(0, &sampled));
+        targets.push(labels.index_select(0, &sampled));
+        if positive.size()[0] > 0 {
+            let truth = gt.index_select(0, &matched.index_select(0, &positive));
+            let anchors = output.anchors.index_select(0, &positive);
+            deltas.push(output.deltas.select(0, image).index_select(0, &positive));
+            delta_targets.push(Coder::TORCHVISION_RPN.encode(&truth, &anchors));
+        }
+    }
+    let objectness =
+        losses::binary_cross_entropy_mean(&Tensor::cat(&logits, 0), &Tensor::cat(&targets, 0));
+    let box_reg = if deltas.is_empty() {
+        // Keeps the graph whole: gradients of zero rather than none.
+        output.deltas.sum(Kind::Float) * 0.
+    } else {
+        let (deltas, targets) = (Tensor::cat(&deltas, 0), Tensor::cat(&delta_targets, 0));
+        losses::smooth_l1_sum(&deltas, &targets, SMOOTH_L1_BETA) / used.max(1) as f64
+    };
+    (objectness, box_reg)
+}
