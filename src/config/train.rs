@@ -36,6 +36,8 @@ pub struct Train {
     pub weight_decay: f64,
     /// Whether batch norm's gamma and beta decay too.
     pub decay_norm: bool,
+    /// Whether the weights outside the featurizer decay too.
+    pub decay_heads: bool,
     /// The gradient's global norm is held to this; 0 is off.
     pub clip_norm: f64,
     /// What each of the four losses counts.

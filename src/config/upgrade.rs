@@ -30,6 +30,7 @@ pub fn upgrade(config: &mut Value) {
     section("train", &|train| {
         let ones = json!({ "objectness": 1.0, "rpn_box": 1.0, "class": 1.0, "box": 1.0 });
         train.insert("loss_weights".into(), ones);
+        train.insert("decay_heads".into(), json!(true));
         train.insert("drop_path_steps".into(), json!(0));
     });
 }

@@ -127,6 +127,7 @@ mod tests {
         drop(&mut config["rpn"], "channels");
         drop(&mut config["roi"], "max_per_class");
         drop(&mut config["train"], "loss_weights");
+        drop(&mut config["train"], "decay_heads");
         drop(&mut config["train"], "drop_path_steps");
         let resize = drop(&mut config["input"], "resize");
         config["input"]["short_side"] = resize["short_side"].clone();

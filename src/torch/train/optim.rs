@@ -32,7 +32,8 @@ impl Sgd {
         let learns = |(_, weight): &(String, Tensor)| weight.requires_grad();
         let parameter = |(name, weight): (String, Tensor)| {
             // Batch norm's gamma and beta, and biases, have one dimension.
-            let decays = settings.decay_norm || weight.dim() > 1;
+            let decays = (settings.decay_norm || weight.dim() > 1)
+                && (settings.decay_heads || name.starts_with("backbone."));
             let decay = if decays { settings.weight_decay } else { 0. };
             let velocity = weight.detach().zeros_like();
             (name, Parameter { weight, velocity, decay })

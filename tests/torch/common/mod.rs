@@ -20,6 +20,17 @@ pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
     Some(folder)
 }
 
+/// The weights of the TensorFlow detector `case`, under our names and in our layout, and the file that they
+/// are from; `None` with a line that says so.
+pub(crate) fn tf_weights(case: &str) -> Option<(Contents, PathBuf)> {
+    let Some(folder) = std::env::var_os("DETECT_TF_WEIGHTS") else {
+        eprintln!("skipped: tf_detector/{case}: DETECT_TF_WEIGHTS is not set");
+        return None;
+    };
+    let path = Path::new(&folder).join(case).with_extension("safetensors");
+    Some((Contents::read(&path).unwrap(), path))
+}
+
 /// Held by a test whose outcome hangs on libtorch's generator: all threads draw from the one.
 pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
     static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -1,0 +1,178 @@
+//! A golden case and the network that it describes; TensorFlow's layouts turned into ours.
+
+use std::path::PathBuf;
+
+use detect::config::{Config, Resize};
+use detect::data::image::Rgb;
+use detect::geometry::Size;
+use detect::nasnet::BackboneName;
+use detect_torch::backbone::{Backbone, NasNet};
+use detect_torch::detector::FasterRcnn;
+use detect_torch::detector::family::Layers;
+use detect_torch::detector::roi::RoiHead;
+use detect_torch::detector::rpn::{Rpn, RpnOutput};
+use detect_torch::detector::tf::{self, anchors};
+use detect_torch::nn::nchw;
+use detect_torch::weights;
+use serde_json::Value;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::common::{Golden, difference, json, oracle, tf_weights};
+
+/// Of floats, as a share of a tensor's largest value; decisions are exact.
+pub(crate) const LIMIT: f64 = 2e-4;
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    folder: PathBuf,
+    pub(crate) config: Config,
+    classes: usize,
+}
+
+/// The parts of a detector, for stages by themselves.
+pub(crate) struct Parts {
+    pub(crate) store: VarStore,
+    pub(crate) backbone: NasNet,
+    pub(crate) rpn: Rpn,
+    pub(crate) roi: RoiHead,
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    ["small", "thin"].into_iter().filter_map(Case::new).collect()
+}
+
+impl Case {
+    /// `None` without the test material.
+    pub(crate) fn new(name: &'static str) -> Option<Self> {
+        let folder = oracle("tf_detector")?.join(name);
+        tf_weights(name)?;
+        let info = json(&folder.join("info.json"));
+        let number = |value: &Value| value.as_u64().unwrap() as usize;
+        let mut config = Config::recipe("nasnet_large_coco", &[]).unwrap();
+        let hyper = &info["hparams"];
+        config.backbone.name = BackboneName {
+            cells_per_stage: number(&hyper["num_cells"]) / 3,
+            channels: 24 * number(&hyper["num_conv_filters"]),
+        };
+        config.backbone.stem_filters = (32. * hyper["stem_multiplier"].as_f64().unwrap()) as usize;
+        config.rpn.channels = 32;
+        let proposals = number(&info["args"]["proposals"]);
+        (config.rpn.post_nms_train, config.rpn.post_nms_eval) = (proposals, proposals);
+        config.roi.sampled = config.roi.sampled.min(proposals);
+        config.input.resize = Resize::Fixed {
+            height: number(&info["args"]["height"]),
+            width: number(&info["args"]["width"]),
+        };
+        config.check().unwrap();
+        Some(Self { name, folder, config, classes: number(&info["num_classes"]) })
+    }
+
+    pub(crate) fn golden(&self, file: &str) -> Golden {
+        Golden::read(&self.folder.join(format!("{file}.safetensors")))
+    }
+
+    pub(crate) fn padded(&self) -> Size {
+        self.config.input.resized(Size::new(1, 1))
+    }
+
+    pub(crate) fn detector(&self) -> (VarStore, FasterRcnn<NasNet>) {
+        let store = VarStore::new(Device::Cpu);
+        let detector = FasterRcnn::new(&store.root(), &self.config, self.classes);
+        self.load(&store);
+        (store, detector)
+    }
+
+    pub(crate) fn parts(&self) -> Parts {
+        self.parts_with(&self.config, tf::LAYERS)
+    }
+
+    pub(crate) fn parts_with(&self, config: &Config, layers: Layers) -> Parts {
+        let store = VarStore::new(Device::Cpu);
+        let root = store.root();
+        let backbone =
+            NasNet::new(&(&root / "backbone"), &config.backbone, config.detector.cut, true);
+        let (spec, anchors) = (backbone.spec(), config.anchors.per_cell());
+        let rpn = Rpn::new(&(&root / "rpn"), &config.rpn, anchors, spec, layers);
+        let path = &root / "roi_heads";
+        let roi = RoiHead::new(&path, &config.detector, spec, self.classes, layers);
+        self.load(&store);
+        Parts { store, backbone, rpn, roi }
+    }
+
+    fn load(&self, store: &VarStore) {
+        let (contents, path) = tf_weights(self.name).unwrap();
+        weights::load(store, &contents, "", &path).unwrap();
+    }
+
+    /// Every anchor of a map, before anything becomes of those at the border.
+    pub(crate) fn anchors(&self, map: &Tensor) -> Tensor {
+        let [_, _, height, width] = nchw(map);
+        anchors::of_map(&self.config.anchors, [height, width], 16, Device::Cpu)
+    }
+
+    /// The golden RPN outputs as ours.
+    pub(crate) fn rpn_output(&self, golden: &Golden) -> RpnOutput {
+        RpnOutput {
+            objectness: golden.get("rpn_class_logits").shallow_clone(),
+            deltas: turned(golden.get("rpn_box_encodings")),
+            anchors: turned(golden.get("anchors")),
+        }
+    }
+}
+
+/// TensorFlow's `y` first as our `x` first, of boxes and of deltas: `[.., 4]`.
+pub(crate) fn turned(boxes: &Tensor) -> Tensor {
+    boxes.index_select(-1, &Tensor::from_slice(&[1_i64, 0, 3, 2]))
+}
+
+/// `[N, H, W, C]` to `[N, C, H, W]`.
+pub(crate) fn channels_first(map: &Tensor) -> Tensor {
+    map.permute([0, 3, 1, 2])
+}
+
+/// Boxes as shares of the input's sides, in pixels.
+pub(crate) fn in_pixels(boxes: &Tensor, size: Size) -> Tensor {
+    let (w, h) = (size.width as f32, size.height as f32);
+    boxes * Tensor::from_slice(&[w, h, w, h])
+}
+
+pub(crate) fn image(golden: &Golden) -> Rgb {
+    let pixels = golden.get("image_uint8");
+    let size = Size::new(pixels.size()[0] as usize, pixels.size()[1] as usize);
+    Rgb { size, pixels: Vec::<u8>::try_from(pixels.reshape([-1])).unwrap() }
+}
+
+/// The class logits and deltas of regions as ours: `[R, K + 1]` and `[R, 4 K]`.
+pub(crate) fn head_output(golden: &Golden) -> detect_torch::detector::roi::RoiOutput {
+    detect_torch::detector::roi::RoiOutput {
+        class_logits: golden.get("class_predictions_with_background").shallow_clone(),
+        box_regression: turned(golden.get("refined_box_encodings")).flatten(1, 2),
+    }
+}
+
+/// Fails unless `found` is `golden` to within `limit` of its largest value; prints how far it is.
+#[track_caller]
+pub(crate) fn compare(case: &Case, what: &str, golden: &Tensor, found: &Tensor, limit: f64) {
+    assert_eq!(golden.size(), found.size(), "{} {what}: shapes differ", case.name);
+    let far = difference(golden, found);
+    eprintln!("{:5} {what:36} {far:.2e}  (limit {limit:.0e})", case.name);
+    assert!(far <= limit, "{} {what}: differs by {far:.2e} (limit {limit:.0e})", case.name);
+}
+
+/// Fails unless `found` is so far from `golden` that [`compare`] would fail by a wide margin.
+#[track_caller]
+pub(crate) fn compare_fails(case: &Case, what: &str, golden: &Tensor, found: &Tensor) {
+    let far = if golden.size() == found.size() { difference(golden, found) } else { f64::INFINITY };
+    eprintln!("{:5} mutant {what:44} {far:.2e}", case.name);
+    assert!(far > 10. * LIMIT, "{}: {what} is not seen: {far:.2e}", case.name);
+}
+
+/// The first `count` rows of the only image of a padded golden `[1, M, ..]`.
+pub(crate) fn rows(golden: &Golden, name: &str, count: i64) -> Tensor {
+    golden.get(name).select(0, 0).narrow(0, 0, count)
+}
+
+pub(crate) fn count(golden: &Golden, name: &str) -> i64 {
+    golden.get(name).to_kind(Kind::Int64).int64_value(&[0])
+}
