@@ -10,6 +10,7 @@ mod check;
 mod doctor;
 mod eval;
 pub mod handover;
+mod import;
 mod info;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::config::{Override, Pooling};
 use crate::failure::Exit;
 use crate::geometry::Size;
 use crate::nasnet::Wiring;
+use crate::weights::import::Layout;
 
 /// NASNet + Faster R-CNN object detection: train, evaluate, detect.
 #[derive(Debug, Parser)]
@@ -56,6 +58,8 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Show a network's cells, parameters and multiply-adds
     Info(InfoArgs),
+    /// Turn published weights into a model file
+    Import(ImportArgs),
     /// Write every named intermediate of a featurizer
     Features(FeaturesArgs),
     /// Look for mistakes in a COCO-form data set
@@ -238,6 +242,47 @@ pub struct InfoArgs {
     pub json: bool,
 }
 
+/// `detect import`
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// A .safetensors, PyTorch file, TensorFlow checkpoint or frozen graph; its format is recognised
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+    /// The model file to write
+    #[arg(long, value_name = "W.safetensors")]
+    pub out: PathBuf,
+    /// Whose names the tensors have [default: recognised]
+    #[arg(long = "as", value_enum, value_name = "FORMAT")]
+    pub layout: Option<Layout>,
+    /// Which map the first cell after a reduction reads [default: large when N = 6, else mobile]
+    #[arg(long, value_enum, value_name = "WIRING")]
+    pub wiring: Option<Wiring>,
+    /// How average pools treat padding [default: timm for timm's own network, else tf]
+    #[arg(long, value_enum, value_name = "POOLING")]
+    pub pooling: Option<Pooling>,
+    /// Take a checkpoint's variables, not their moving averages
+    #[arg(long)]
+    pub raw: bool,
+    /// Size of the network's input [default: as published]
+    #[arg(long, value_name = "S|HxW")]
+    pub image_size: Option<Size>,
+    /// Proposals an image, of a detector [default: as published]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub proposals: Option<u32>,
+    /// Drop scores up to this, in a detector [default: as published]
+    #[arg(long, value_name = "X", value_parser = fraction)]
+    pub score: Option<f32>,
+    /// Names of a detector's classes, as a .pbtxt [default: COCO's for 90 classes]
+    #[arg(long, value_name = "FILE")]
+    pub label_map: Option<PathBuf>,
+    /// Recipe of what a torchvision file does not say [default: peer_c4]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `detect features`
 #[derive(Debug, Clone, Args)]
 pub struct FeaturesArgs {
@@ -294,7 +339,9 @@ impl Cli {
             None | Some(Command::Train(_) | Command::Features(_) | Command::Classify(_)) => true,
             // Wrong usage is told without it.
             Some(Command::Eval(args)) => args.annotations.is_none() && args.check().is_ok(),
-            Some(Command::Info(_) | Command::Check(_) | Command::Doctor(_)) => false,
+            Some(
+                Command::Import(_) | Command::Info(_) | Command::Check(_) | Command::Doctor(_),
+            ) => false,
         }
     }
 }
@@ -303,6 +350,7 @@ impl Cli {
 pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
         Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Import(args)) => import::run(args),
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Check(args)) => check::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),

@@ -72,15 +72,22 @@ impl ClassifierModel {
         if images == 0 {
             return Vec::new();
         }
-        let Size { height, width } = self.info.preprocessing.image_size;
-        let shape = [images as i64, height as i64, width as i64, 3];
-        let pixels = Tensor::from_slice(pixels).reshape(shape).permute([0, 3, 1, 2]);
+        let pixels = prepared(pixels, images, self.info.preprocessing.image_size);
         let mut maps = tch::no_grad(|| {
             self.network.forward(&pixels.to_device(self.store.device()), Mode::Eval)
         });
         let (_, logits) = maps.pop().expect("the logits come last"); // [N, K]
         Vec::try_from(logits.to_device(Device::Cpu)).expect("logits are floats, [N, K]")
     }
+}
+
+/// Prepared images of one `size` as a tensor on the CPU.
+///
+/// # Shapes
+/// `pixels` are `[N, H, W, 3]`, to `[N, 3, H, W]` with channels innermost in memory.
+pub fn prepared(pixels: &[f32], images: usize, size: Size) -> Tensor {
+    let shape = [images as i64, size.height as i64, size.width as i64, 3];
+    Tensor::from_slice(pixels).reshape(shape).permute([0, 3, 1, 2])
 }
 
 /// A batch of the loader on `device`.

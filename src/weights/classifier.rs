@@ -37,6 +37,11 @@ pub struct ClassifierInfo {
     pub origin: String,
 }
 
+/// Whether a file's metadata describe a classifier.
+pub fn is_classifier(metadata: &BTreeMap<String, String>) -> bool {
+    metadata.get("format").is_some_and(|format| format == FORMAT)
+}
+
 impl ClassifierInfo {
     /// Puts the description into the metadata of `contents`.
     pub fn write_to(&self, contents: &mut Contents) {

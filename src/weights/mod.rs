@@ -2,24 +2,24 @@
 
 pub mod classifier;
 pub mod file;
+pub mod import;
 pub mod label_map;
 pub mod model;
 pub mod pickle;
-pub mod safetensors_file;
 pub mod pipeline;
+pub mod safetensors_file;
 pub mod shipped;
 pub mod source;
 pub mod text_format;
 pub mod tf_bundle;
 pub mod tf_graph;
 mod tf_proto;
-pub mod timm;
 
 pub use classifier::ClassifierInfo;
 pub use file::{Contents, Element, StoredTensor, WeightsError};
 pub use model::ModelInfo;
-pub use safetensors_file::SafetensorsFile;
 pub use pipeline::PipelineConfig;
+pub use safetensors_file::SafetensorsFile;
 pub use source::{Source, TensorInfo};
 pub use tf_bundle::TfBundle;
 pub use tf_graph::TfGraph;

@@ -22,6 +22,11 @@ pub trait Source: Debug {
     /// Every numeric tensor by the file's own name.
     fn tensors(&self) -> &BTreeMap<String, TensorInfo>;
 
+    /// Whether the file may hold constants that are no weights, as a graph does.
+    fn has_other_constants(&self) -> bool {
+        false
+    }
+
     /// Reads one tensor: row-major, little-endian, of the shape that [`Self::tensors`] says. Where the
     /// format has a checksum it is verified here at the latest.
     fn read(&mut self, name: &str) -> Result<StoredTensor, WeightsError>;

@@ -108,6 +108,10 @@ impl TfGraph {
 }
 
 impl Source for TfGraph {
+    fn has_other_constants(&self) -> bool {
+        true
+    }
+
     fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
     }

@@ -55,6 +55,23 @@ impl ClassNames {
         Self { names, wnids }
     }
 
+    /// The classes of CIFAR-10 in the order of its labels.
+    pub fn cifar10() -> Self {
+        let names = [
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ];
+        Self { names: names.map(str::to_owned).to_vec(), wnids: Vec::new() }
+    }
+
     /// Names for `count` classes of which nothing is known.
     pub fn numbered(count: usize) -> Self {
         Self { names: (0..count).map(|k| format!("class {k}")).collect(), wnids: Vec::new() }

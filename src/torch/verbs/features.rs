@@ -1,15 +1,16 @@
 //! `detect features`: every named intermediate of a featurizer, raw (before ReLU).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use detect::cli::FeaturesArgs;
-use detect::config::{self, Head, Resize};
+use detect::config::{self, Head};
+use detect::data::classify::Preprocessing;
 use detect::data::{image, loader};
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
-use detect::weights::timm::BareNetwork;
-use detect::weights::{Contents, ModelInfo, model};
+use detect::weights::import::{self, About, Settings};
+use detect::weights::{ClassifierInfo, Contents, ModelInfo, SafetensorsFile, classifier, model};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
@@ -23,24 +24,25 @@ enum Network {
     OfDetector(NasNet),
 }
 
+/// How an image becomes the network's input.
+enum Preparation {
+    Detector(config::Input),
+    Classifier(Preprocessing),
+}
+
 /// The network and how its images are made.
 struct Loaded {
     network: Network,
-    input: Option<config::Input>,
+    preparation: Preparation,
     /// Keeps the variables.
     store: VarStore,
 }
 
 pub(super) fn run(args: &FeaturesArgs) -> anyhow::Result<Exit> {
     let device = device::choose(&args.run_on)?;
-    let path = model::resolve(Some(&args.weights)).or_exit(Exit::Weights)?;
-    let contents = Contents::read(&path).or_exit(Exit::Weights)?;
-    let loaded = if contents.metadata.contains_key("model") {
-        of_model(args, &contents, &path, device)?
-    } else {
-        bare(args, &contents, &path, device)?
-    };
-    let images = images(&args.input, loaded.input.as_ref())?.to_device(loaded.store.device());
+    let (path, contents, about) = read(args)?;
+    let loaded = load(&contents, about, &path, device)?;
+    let images = images(&args.input, &loaded.preparation)?.to_device(loaded.store.device());
     let maps = tch::no_grad(|| match &loaded.network {
         Network::Whole(classifier) => classifier.forward(&images, Mode::Eval),
         Network::OfDetector(features) => features.features(&images, Mode::Eval),
@@ -53,56 +55,75 @@ pub(super) fn run(args: &FeaturesArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The featurizer of a model file, up to where its detector needs it.
-fn of_model(
-    args: &FeaturesArgs,
-    contents: &Contents,
-    path: &Path,
-    device: Device,
-) -> anyhow::Result<Loaded> {
-    if args.wiring.is_some() || args.pooling.is_some() {
-        return fail!(
-            Exit::Usage,
-            "--wiring and --pooling are for bare state dicts; {} says both itself",
-            path.display()
-        );
+/// The file's tensors in our names and what it is: a model file of ours, or any that `detect import`
+/// takes.
+fn read(args: &FeaturesArgs) -> anyhow::Result<(PathBuf, Contents, About)> {
+    let given = Path::new(&args.weights);
+    let path = if given.exists() || given.with_extension("ckpt.index").exists() {
+        given.to_owned()
+    } else {
+        model::resolve(Some(&args.weights)).or_exit(Exit::Weights)?
+    };
+    let described =
+        SafetensorsFile::open(&path).ok().filter(|f| f.metadata().contains_key("format"));
+    if let Some(file) = described {
+        if args.wiring.is_some() || args.pooling.is_some() {
+            return fail!(
+                Exit::Usage,
+                "--wiring and --pooling are for files without a description; {} says both itself",
+                path.display()
+            );
+        }
+        let contents = Contents::read(&path).or_exit(Exit::Weights)?;
+        let about = if classifier::is_classifier(file.metadata()) {
+            let info = ClassifierInfo::read_from(&contents, &path).or_exit(Exit::Weights)?;
+            About::Classifier(Box::new(info))
+        } else {
+            let info = ModelInfo::read_from(&contents, &path).or_exit(Exit::Weights)?;
+            About::Detector(Box::new(info))
+        };
+        return Ok((path, contents, about));
     }
-    let info = ModelInfo::read_from(contents, path).or_exit(Exit::Weights)?;
+    let mut source = import::open(&path).or_exit(Exit::Weights)?;
+    let settings = Settings { wiring: args.wiring, pooling: args.pooling, ..Settings::default() };
+    let imported =
+        import::import(source.as_mut(), None, &settings, &path).or_exit(Exit::Weights)?;
+    let backbone = imported.about.backbone();
+    tracing::info!(
+        "{}: {}, {:?} wiring, {:?} pooling",
+        imported.layout.title(),
+        backbone.name,
+        backbone.wiring,
+        backbone.pooling
+    );
+    Ok((path, imported.contents, imported.about))
+}
+
+/// The network with its weights; of a detector, its featurizer up to where the detector needs it.
+fn load(contents: &Contents, about: About, path: &Path, device: Device) -> anyhow::Result<Loaded> {
     let store = VarStore::new(device);
-    let with_tail = info.config.detector.head == Head::Tail;
-    let network =
-        NasNet::new(&store.root(), &info.config.backbone, info.config.detector.cut, with_tail);
+    let (network, preparation) = match about {
+        About::Classifier(info) => {
+            let network = Classifier::new(&store.root(), &info.backbone, info.classes.len());
+            (Network::Whole(network), Preparation::Classifier(info.preprocessing))
+        }
+        About::Detector(info) => {
+            let detector = &info.config.detector;
+            let with_tail = detector.head == Head::Tail;
+            let root = store.root();
+            let network = NasNet::new(&root, &info.config.backbone, detector.cut, with_tail);
+            (Network::OfDetector(network), Preparation::Detector(info.config.input))
+        }
+    };
     let mut featurizer = contents.clone();
     featurizer.tensors.retain(|name, _| name.starts_with("backbone."));
     weights::load(&store, &featurizer, "backbone.", path).or_exit(Exit::Weights)?;
-    Ok(Loaded { network: Network::OfDetector(network), input: Some(info.config.input), store })
+    Ok(Loaded { network, preparation, store })
 }
 
-/// A state dict in timm's names.
-fn bare(
-    args: &FeaturesArgs,
-    contents: &Contents,
-    path: &Path,
-    device: Device,
-) -> anyhow::Result<Loaded> {
-    let found = BareNetwork::read_from(contents, path).or_exit(Exit::Weights)?;
-    let section = found.section(args.wiring, args.pooling);
-    tracing::info!(
-        "{}, {} classes, {:?} wiring, {:?} pooling",
-        section.name,
-        found.classes,
-        section.wiring,
-        section.pooling
-    );
-    let store = VarStore::new(device);
-    let network = Classifier::new(&store.root(), &section, found.classes);
-    weights::load(&store, contents, "", path).or_exit(Exit::Weights)?;
-    Ok(Loaded { network: Network::Whole(network), input: None, store })
-}
-
-/// `[N, 3, H, W]`, normalised, on the CPU: from a `.safetensors` as it is, from an image as the model's
-/// configuration says, or at its own size with mean and deviation 0.5.
-fn images(path: &Path, input: Option<&config::Input>) -> anyhow::Result<Tensor> {
+/// `[N, 3, H, W]`, normalised, on the CPU: from a `.safetensors` as it is, from an image as the model
+/// wants it.
+fn images(path: &Path, preparation: &Preparation) -> anyhow::Result<Tensor> {
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
         let contents = Contents::read(path).or_exit(Exit::Data)?;
         let stored = ["image", "input"].iter().find_map(|name| contents.tensors.get(*name));
@@ -136,14 +157,14 @@ fn images(path: &Path, input: Option<&config::Input>) -> anyhow::Result<Tensor> 
             path.display()
         );
     }
-    let own = config::Input {
-        resize: Resize::ShortSide {
-            short_side: size.height.min(size.width),
-            long_side: size.height.max(size.width),
-        },
-        mean: [0.5; 3],
-        std: [0.5; 3],
-    };
-    let batch = loader::prepare(&[&decoded.image], input.unwrap_or(&own));
-    Ok(predict::images(&batch, Device::Cpu).pixels)
+    Ok(match preparation {
+        Preparation::Detector(input) => {
+            let batch = loader::prepare(&[&decoded.image], input);
+            predict::images(&batch, Device::Cpu).pixels
+        }
+        Preparation::Classifier(preprocessing) => {
+            let pixels = preprocessing.apply(&[&decoded.image]);
+            predict::prepared(&pixels, 1, preprocessing.image_size)
+        }
+    })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use detect::config::{Config, Resize};
 use detect::data::image::Rgb;
 use detect::geometry::Size;
-use detect::nasnet::BackboneName;
+use detect::nasnet::{BackboneName, Form};
 use detect_torch::backbone::{Backbone, NasNet};
 use detect_torch::detector::FasterRcnn;
 use detect_torch::detector::family::Layers;
@@ -51,10 +51,11 @@ impl Case {
         let number = |value: &Value| value.as_u64().unwrap() as usize;
         let mut config = Config::recipe("nasnet_large_coco", &[]).unwrap();
         let hyper = &info["hparams"];
-        config.backbone.name = BackboneName {
-            cells_per_stage: number(&hyper["num_cells"]) / 3,
-            channels: 24 * number(&hyper["num_conv_filters"]),
-        };
+        config.backbone.name = BackboneName::a(
+            number(&hyper["num_cells"]) / 3,
+            24 * number(&hyper["num_conv_filters"]),
+            Form::ImageNet,
+        );
         config.backbone.stem_filters = (32. * hyper["stem_multiplier"].as_f64().unwrap()) as usize;
         config.rpn.channels = 32;
         let proposals = number(&info["args"]["proposals"]);

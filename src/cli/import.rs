@@ -1,0 +1,124 @@
+//! `detect import SOURCE --out W.safetensors`: published weights into a model file.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::ImportArgs;
+use crate::config::Config;
+use crate::failure::{Exit, OrExit as _};
+use crate::weights::import::{self, About, Imported, Layout, Settings};
+use crate::weights::label_map;
+use crate::weights::pipeline::PipelineConfig;
+
+pub(super) fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
+    // What can't be written is said before minutes of reading.
+    check_out(&args.out)?;
+    let mut source = import::open(&args.source).or_exit(Exit::Weights)?;
+    let settings = settings(args)?;
+    let imported = import::import(source.as_mut(), args.layout, &settings, &args.source)
+        .or_exit(Exit::Weights)?;
+    imported.contents.write(&args.out).or_exit(Exit::Output)?;
+    for note in &imported.notes {
+        tracing::warn!("{note}");
+    }
+    report(args, &imported)?;
+    Ok(Exit::Done)
+}
+
+fn check_out(out: &Path) -> anyhow::Result<()> {
+    if out.extension().is_none_or(|e| e != "safetensors") {
+        return crate::fail!(
+            Exit::Usage,
+            "--out {}: model files end in .safetensors",
+            out.display()
+        );
+    }
+    let folder = match out.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return crate::fail!(Exit::Output, "there is no folder {} to write into", folder.display());
+    }
+    Ok(())
+}
+
+fn settings(args: &ImportArgs) -> anyhow::Result<Settings> {
+    let categories =
+        args.label_map.as_deref().map(label_map::read).transpose().or_exit(Exit::Weights)?;
+    let pipeline = match args.layout {
+        None | Some(Layout::TfDetector) => beside(&args.source),
+        _ => None,
+    };
+    let pipeline =
+        pipeline.as_deref().map(PipelineConfig::read).transpose().or_exit(Exit::Weights)?;
+    Ok(Settings {
+        wiring: args.wiring,
+        pooling: args.pooling,
+        raw: args.raw,
+        image_size: args.image_size,
+        proposals: args.proposals.map(|n| n as usize),
+        score: args.score.map(f64::from),
+        categories,
+        pipeline,
+        recipe: args
+            .config
+            .as_deref()
+            .map(|path| Config::named_or_file(path, &[]))
+            .transpose()
+            .or_exit(Exit::Usage)?,
+    })
+}
+
+/// The `pipeline.config` beside a file of TensorFlow's.
+fn beside(source: &Path) -> Option<PathBuf> {
+    let folder = if source.is_dir() { source } else { source.parent()? };
+    let path = folder.join("pipeline.config");
+    path.is_file().then_some(path)
+}
+
+fn report(args: &ImportArgs, imported: &Imported) -> anyhow::Result<()> {
+    let backbone = imported.about.backbone();
+    let parameters: usize =
+        imported.contents.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum();
+    let mut out = std::io::stdout().lock();
+    let (kind, outputs, next) = match &imported.about {
+        About::Classifier(info) => ("classifier", info.classes.len(), "detect classify IMAGE"),
+        About::Detector(info) => ("detector", info.categories.len(), "detect IMAGE"),
+    };
+    if args.json {
+        let value = json!({
+            "source": args.source.display().to_string(),
+            "out": args.out.display().to_string(),
+            "layout": imported.layout.title(),
+            "kind": kind,
+            "backbone": backbone.name.to_string(),
+            "wiring": backbone.wiring,
+            "pooling": backbone.pooling,
+            "stem_filters": backbone.stem_filters,
+            "classes": outputs,
+            "tensors": imported.contents.tensors.len(),
+            "parameters": parameters,
+            "sha256": imported.contents.sha256(),
+            "notes": imported.notes,
+        });
+        writeln!(out, "{value:#}")?;
+        return Ok(());
+    }
+    writeln!(out, "{}: {}", args.source.display(), imported.layout.title())?;
+    writeln!(
+        out,
+        "{kind} {} with {outputs} classes, {:?} wiring, {:?} pooling, {} stem filters",
+        backbone.name, backbone.wiring, backbone.pooling, backbone.stem_filters
+    )?;
+    writeln!(
+        out,
+        "{} tensors, {parameters} numbers, written to {}",
+        imported.contents.tensors.len(),
+        args.out.display()
+    )?;
+    tracing::info!("try: {next} --weights {}", args.out.display());
+    Ok(())
+}
