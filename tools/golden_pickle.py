@@ -3,7 +3,8 @@
 
 Run it where torch and safetensors are installed, after adding a case: python3 tools/golden_pickle.py
 The metadata of each .safetensors records the version of torch, and the key under which the state dict
-lies ("place", empty for the top value). The values are random, from a fixed seed.
+lies ("place", empty for the top value). The values are random, from a fixed seed; the older form names
+storages by their addresses, so its files differ from run to run in that.
 """
 import pathlib, pickle, shutil, zipfile
 from collections import OrderedDict
@@ -76,6 +77,18 @@ class OldPickler(pickle._Pickler):
         return NotImplemented
 
 
+class ViewPickler(OldPickler):
+    """Names a part of each storage, from its element 2 on, as files of 2017 can; offsets count from there."""
+    def save_pers(self, pid):
+        super().save_pers(pid[:5] + (('part of ' + pid[2], 2, pid[4] - 2),))
+
+    def reducer_override(self, value):
+        if isinstance(value, torch.Tensor):
+            call, (storage, offset, *rest) = super().reducer_override(value)
+            return call, (storage, offset - 2, *rest)
+        return super().reducer_override(value)
+
+
 class old:
     """A pickle module of 2017, for torch.save."""
     Pickler = OldPickler
@@ -83,6 +96,11 @@ class old:
     @staticmethod
     def dump(value, file, protocol=2):
         OldPickler(file).dump(value)
+
+
+class old_views(old):
+    """The same, with parts of storages."""
+    Pickler = ViewPickler
 
 
 def repack(source, target, method, folder):
@@ -133,6 +151,10 @@ def main():
         expect(f'protocol{protocol}_zip', cases['views'][1])
     torch.save(net.state_dict(), OUT / 'python2_legacy.bin', pickle_module=old, _use_new_zipfile_serialization=False)
     expect('python2_legacy', net.state_dict())
+    base = torch.randn(12)
+    parts = dict(square=base[2:6].view(2, 2), rest=base[4:], every_third=base[3::3])
+    torch.save(parts, OUT / 'parts_legacy.pth', pickle_module=old_views, _use_new_zipfile_serialization=False)
+    expect('parts_legacy', parts)
     for name, method in (('stored', zipfile.ZIP_STORED), ('deflated', zipfile.ZIP_DEFLATED)):
         repack(OUT / 'views_zip.pth', OUT / f'{name}_zip.bin', method, 'some other name')
         expect(f'{name}_zip', cases['views'][1])

@@ -13,9 +13,9 @@
 //! every name begins with `module.`, that is left out. What is no tensor is passed over.
 //!
 //! # Bounds
-//! Nothing is allocated by a number in the file before the file is known to have so much. What the
-//! description takes is bounded by the size of the file and [`ROOM`], and so is the sum of all tensors:
-//! views that share a storage can't make more of it than twice the file.
+//! Nothing is allocated by a number in the file before the file is known to have so much. The description
+//! may take as much memory as the file has bytes, and 24 MiB; all tensors together twice that of the file,
+//! and 24 MiB, since views can share a storage. A tensor is read by itself.
 
 mod build;
 mod fault;
@@ -108,6 +108,7 @@ impl PickleFile {
             opened.views.insert(name, view);
         }
         opened.check_sizes(&heap, length)?;
+        opened.check_strides(&heap)?;
         Ok(opened)
     }
 
@@ -135,6 +136,25 @@ impl PickleFile {
             return Err("its tensors share packed storages too often".into());
         }
         Ok(())
+    }
+
+    /// The older form has no checksum that would report a damaged stride. Where a tensor has as many
+    /// elements as its storage, as in every state dict of a network, it must take each of them once.
+    fn check_strides(&self, heap: &Heap) -> Result<(), Fault> {
+        if matches!(self.storages, Storages::Zip(..)) {
+            return Ok(());
+        }
+        let torn = |view: &View| {
+            let length = heap.storages[view.storage].length * view.element.bytes() as u64;
+            view.bytes() == length && !view.is_dense()
+        };
+        match self.views.iter().find(|(_, view)| torn(view)) {
+            Some((name, view)) => Err(Fault::Broken(format!(
+                "the strides {:?} of the tensor '{name}' leave gaps; the file is damaged",
+                view.strides
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn read_view(&mut self, view: &View) -> Result<StoredTensor, Fault> {

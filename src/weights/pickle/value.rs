@@ -161,3 +161,36 @@ const DTYPES: [&str; 17] = [
     "bool",
     "complex64",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_makes_values_is_known() {
+        let known = |module, name| Known::find(module, name);
+        assert_eq!(known("torch", "HalfStorage"), Some(Known::Storage(Some(Element::F16))));
+        assert_eq!(known("torch", "bfloat16"), Some(Known::Ignored));
+        assert_eq!(known("torch.storage", "_TypedStorage"), Some(Known::Storage(None)));
+        for (module, name) in [
+            ("torch", "Storage"),
+            ("torch", "ComplexFloatStorage"),
+            ("torch", "UntypedStorage"),
+            ("torch", "load"),
+            ("torch", ""),
+            ("", "FloatStorage"),
+            ("torch.cuda", "FloatStorage"),
+            ("collections", "defaultdict"),
+            ("torch._utils", "_rebuild_tensor_v3"),
+            ("torch._utils", "_rebuild_tensor_v2.__globals__"),
+            ("torch.nn.parameter", "Buffer"),
+            ("numpy", "load"),
+            ("numpy.core.multiarray", "fromfile"),
+            ("_codecs", "decode"),
+            ("builtins", "getattr"),
+            ("argparse", "Namespace"),
+        ] {
+            assert_eq!(known(module, name), None, "{module}.{name}");
+        }
+    }
+}
