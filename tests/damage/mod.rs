@@ -41,7 +41,7 @@ pub(crate) fn flips_and_cuts(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged");
     let read = |bytes: &[u8], what: &str| {
-        fs::write(&path, bytes).unwrap();
+        write_anew(&path, bytes);
         let start = Instant::now();
         let read = read_all(&path);
         assert!(start.elapsed() < HANG, "{what} takes {:?}", start.elapsed());
@@ -79,6 +79,12 @@ pub(crate) fn flips_and_cuts(
         }
     }
     survivors
+}
+
+/// Writes a file that is not there yet: ext4 waits for the disk when one is cut to nothing and written again.
+pub(crate) fn write_anew(path: &Path, bytes: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, bytes).unwrap();
 }
 
 /// How many elements differ between tensors of the same names and shapes.
