@@ -363,6 +363,14 @@ fn false_tables_are_refused() {
     with(end + 12, &[0xff; 4]);
     with(end + 16, &[0xff; 4]);
     with(end + 16, &[0; 4]);
+    // A record's own header: its mark, its method, its name.
+    for (at, byte) in [(0, b'X'), (8, 8), (30, b'b')] {
+        assert!(with(at, &[byte]).contains(if at == 0 {
+            "neither"
+        } else {
+            "header of the record"
+        }));
+    }
     // A table of many entries: all of them one record.
     let names: Vec<String> = (0..60_000).map(|n| format!("a/data/{n}")).collect();
     let records: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), [].as_slice())).collect();
