@@ -382,7 +382,7 @@ impl Values {
 
     fn packed(&mut self, mut packed: &[u8]) -> Result<(), String> {
         if let Element::F32 | Element::F64 = self.element {
-            let whole = packed.len() % self.element.bytes() == 0;
+            let whole = packed.len().is_multiple_of(self.element.bytes());
             return if whole { self.push(packed) } else { Err("its values are cut short".into()) };
         }
         while !packed.is_empty() {

@@ -182,7 +182,7 @@ pub(super) fn shape(message: &[u8]) -> Result<Vec<usize>, String> {
 /// Bytes of a tensor, or why there can be no such tensor.
 pub(super) fn byte_size(element: Element, shape: &[usize]) -> Result<usize, String> {
     let size = shape.iter().try_fold(element.bytes(), |size, &side| size.checked_mul(side));
-    size.filter(|&size| size <= isize::MAX as usize)
+    size.filter(|&size| isize::try_from(size).is_ok())
         .ok_or_else(|| format!("its shape {shape:?} is larger than any memory"))
 }
 

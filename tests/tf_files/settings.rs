@@ -48,12 +48,10 @@ fn the_built_in_map_is_that_of_coco() {
 fn a_label_map_is_read_from_its_file() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("map.pbtxt");
-    let text: String = label_map::coco()
-        .iter()
-        .map(|c| {
-            format!("item {{\n  name: \"NA\"\n  id: {}\n  display_name: {:?}\n}}\n", c.id, c.name)
-        })
-        .collect();
+    let item = |c: &Category| {
+        format!("item {{\n  name: \"NA\"\n  id: {}\n  display_name: {:?}\n}}\n", c.id, c.name)
+    };
+    let text = label_map::coco().iter().map(item).collect::<Vec<_>>().concat();
     fs::write(&path, text).unwrap();
     assert_eq!(label_map::read(&path).unwrap(), label_map::coco());
     fs::write(&path, "item { id: 1 }\n").unwrap();

@@ -202,7 +202,7 @@ impl<'a> Section<'a> {
     /// Refuses keys that nobody asked for, except those that change nothing.
     pub(super) fn finish(&self, ignored: &[&str]) -> Result<(), Fault> {
         let known = |name: &str| self.asked.contains(&name) || ignored.contains(&name);
-        match self.message.fields.iter().find(|field| !known(&*field.name)) {
+        match self.message.fields.iter().find(|field| !known(&field.name)) {
             Some(field) => Err((field.line, format!("{} is not supported", self.key(&field.name)))),
             None => Ok(()),
         }

@@ -19,10 +19,10 @@ pub(super) fn prefix(path: &Path) -> Result<PathBuf, WeightsError> {
         return Ok(path.into());
     }
     let error = |source| WeightsError::Read { path: path.into(), source };
-    match table::is_table(path).map_err(error)? {
-        true => Err(first_form(path)),
-        false => Err(broken(path, "there is no .index beside it")),
+    if table::is_table(path).map_err(error)? {
+        return Err(first_form(path));
     }
+    Err(broken(path, "there is no .index beside it"))
 }
 
 /// `model.ckpt` of `model.ckpt.data-00000-of-00001`.
