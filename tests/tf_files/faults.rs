@@ -195,3 +195,34 @@ fn settings_that_would_fill_the_memory_are_refused() {
         assert!(message(read).contains("line 1"));
     }
 }
+
+#[test]
+fn damaged_settings_are_read_or_refused_with_a_line() {
+    let good = "model: < faster_rcnn { num_classes: 0x5A # 90\n image_resizer { fixed_shape_resizer { height: 64, width: 64; } }\n\
+        feature_extractor { type: 'faster_rcnn_' \"nas\" } first_stage_anchor_generator { grid_anchor_generator {\n\
+        scales: [.5, 1e0, 2.0f] aspect_ratios: 1 } } initial_crop_size: 017 maxpool_kernel_size: 1 maxpool_stride: 1\n\
+        second_stage_post_processing { score_converter: SOFTMAX } } >\n[a.b/c]: '\\x41\\101\\u00e9\\n' d: -inf";
+    let config = pipeline::PipelineConfig::parse(good).unwrap();
+    assert_eq!((config.num_classes, config.initial_crop_size), (90, 15));
+    let lines = good.lines().count();
+    let (mut read, mut refused) = (0, 0);
+    let mut check = |text: &str| match pipeline::PipelineConfig::parse(text) {
+        Ok(_) => read += 1,
+        Err((line, reason)) => {
+            assert!((1..=lines + 1).contains(&line) && !reason.is_empty(), "{line}: {reason}");
+            refused += 1;
+        }
+    };
+    // Every cut, and every byte changed in every bit; texts that are not UTF-8 do not get that far.
+    for length in 0..good.len() {
+        check(&good[..length]);
+    }
+    for at in 0..good.len() {
+        for bit in 0..7 {
+            let mut bytes = good.as_bytes().to_vec();
+            bytes[at] ^= 1 << bit;
+            check(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+    assert!(read > 100 && refused > 1000, "{read} read, {refused} refused");
+}

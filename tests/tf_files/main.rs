@@ -202,6 +202,8 @@ fn what_cannot_be_used_is_refused_with_advice() {
 
     let dir = TempDir::new().unwrap();
     let index = dir.path().join("m.index");
+    fs::copy(golden("first.ckpt"), &index).unwrap();
+    assert!(message(TfBundle::open(&index)).contains("first form (V1)"));
     fs::write(dir.path().join("m.data-00000-of-00001"), [0; 8]).unwrap();
     let refused = |entries: &[(&[u8], Vec<u8>)]| {
         let entries: Vec<_> = entries.iter().map(|(k, v)| (k.to_vec(), v.clone())).collect();
