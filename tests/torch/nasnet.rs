@@ -15,7 +15,10 @@ use std::path::Path;
 
 use common::{Golden, assert_close, difference, json, oracle};
 use detect::config::{Backbone, Cut, NormMode, Pooling};
-use detect::nasnet::{BackboneName, Form, Wiring};
+use detect::geometry::Size;
+use detect::nasnet::notation::{CellText, OwnCells};
+use detect::nasnet::plan::Map;
+use detect::nasnet::{BackboneName, Cells, Family, Form, Wiring};
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone as _, Classifier, NasNet};
 use detect_torch::nn::Mode;
@@ -240,4 +243,93 @@ fn trunk_and_tail_together_are_the_whole_network() {
         });
         assert_close(&case.display().to_string(), golden.get("logits"), &logits, LIMIT);
     }
+}
+
+#[test]
+fn the_plan_lists_exactly_the_tensors_that_are_made() {
+    let names = [
+        "nasnet-a-6@96",
+        "nasnet-a-1@96",
+        "nasnet-a-2@24-cifar",
+        "nasnet-a-2@192-strided",
+        "nasnet-a-1@4032",
+    ];
+    for name in names {
+        let name: BackboneName = name.parse().unwrap();
+        let section = Backbone {
+            name,
+            wiring: Wiring::Mobile,
+            stem_filters: 3,
+            pooling: Pooling::Tf,
+            norm_eps: 1e-3,
+            norm_momentum: 0.1,
+            norm: NormMode::Live,
+            tail_norm: NormMode::Live,
+            drop_path_keep: 1.,
+            genotype: None,
+        };
+        made_is_planned(&section);
+    }
+    // Cells with everything that the search space has, in every form.
+    let cell = |rows: &[&str]| {
+        let rows = rows.iter().map(|row| (*row).to_owned()).collect();
+        CellText { rows, concat: None }.genotype().unwrap()
+    };
+    let cells = Cells {
+        normal: cell(&[
+            "conv1(h) ++ conv3(p)",
+            "dil3(s0) + split3(h)",
+            "split7(p) + max5(s0)",
+            "max7(h) + id(p)",
+            "sep7(s1) + avg3(s2)",
+        ]),
+        reduction: cell(&["id(h) + id(p)", "dil3(h) ++ max5(p)", "split7(h) + avg3(s1)"]),
+    };
+    for form in [Form::ImageNet, Form::Cifar, Form::Strided] {
+        let joined = cells.normal.concat.len();
+        let name =
+            BackboneName { family: Family::Own, ..BackboneName::a(2, 4 * 4 * 8 * joined, form) };
+        let section = Backbone {
+            name,
+            wiring: Wiring::Mobile,
+            stem_filters: 5,
+            pooling: Pooling::Tf,
+            norm_eps: 1e-3,
+            norm_momentum: 0.1,
+            norm: NormMode::Live,
+            tail_norm: NormMode::Live,
+            drop_path_keep: 1.,
+            genotype: Some(OwnCells(cells.clone())),
+        };
+        let network = made_is_planned(&section);
+        // Sizes and channels are as planned too, at odd and even sizes.
+        for side in [64, 77] {
+            let size = Size::new(side, side + 1);
+            let images = Tensor::rand([1, 3, side as i64, side as i64 + 1], tch::kind::FLOAT_CPU);
+            let maps = tch::no_grad(|| network.forward(&images, Mode::Eval));
+            let plan = section.plan();
+            let sizes = plan.sizes(size).unwrap();
+            for (i, (name, map)) in maps.iter().enumerate().take(sizes.len()) {
+                let channels = plan.channels(Map(i)) as i64;
+                let expected = [1, channels, sizes[i].height as i64, sizes[i].width as i64];
+                assert_eq!(map.size(), expected, "{form:?} {name} at {size}");
+            }
+        }
+    }
+}
+
+/// Makes the network and compares its variables with the plan's list.
+fn made_is_planned(section: &Backbone) -> Classifier {
+    let store = VarStore::new(Device::Cpu);
+    let network = Classifier::new(&store.root(), section, 7);
+    let mut made: Vec<(String, Vec<usize>)> = (store.variables().into_iter())
+        .map(|(name, t)| (name, t.size().iter().map(|&n| n as usize).collect()))
+        .filter(|(name, _): &(String, Vec<usize>)| !name.starts_with("last_linear"))
+        .collect();
+    let plan = section.plan();
+    let mut planned: Vec<_> = plan.tensors().map(|t| (t.name(), t.shape)).collect();
+    made.sort();
+    planned.sort();
+    assert_eq!(made, planned, "{}", section.name);
+    network
 }

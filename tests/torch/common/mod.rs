@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use detect::nasnet::Wiring;
 use detect::weights::Contents;
+use detect::weights::import::{self, Settings};
 use detect_torch::weights::from_stored;
 use tch::{Kind, Tensor};
 
@@ -20,15 +22,15 @@ pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
     Some(folder)
 }
 
-/// The weights of the TensorFlow detector `case`, under our names and in our layout, and the file that they
-/// are from; `None` with a line that says so.
+/// The weights of the TensorFlow detector `case`, imported from its checkpoint, and the file that they are
+/// from; `None` with a line that says so.
 pub(crate) fn tf_weights(case: &str) -> Option<(Contents, PathBuf)> {
-    let Some(folder) = std::env::var_os("DETECT_TF_WEIGHTS") else {
-        eprintln!("skipped: tf_detector/{case}: DETECT_TF_WEIGHTS is not set");
-        return None;
-    };
-    let path = Path::new(&folder).join(case).with_extension("safetensors");
-    Some((Contents::read(&path).unwrap(), path))
+    let path = oracle("tf_detector")?.join(case).join("model.ckpt");
+    let mut source = import::open(&path).unwrap();
+    // Both have the large wiring, which few cells would not say.
+    let settings = Settings { wiring: Some(Wiring::Large), ..Settings::default() };
+    let imported = import::import(source.as_mut(), None, &settings, &path).unwrap();
+    Some((imported.contents, path))
 }
 
 /// Held by a test whose outcome hangs on libtorch's generator: all threads draw from the one.
