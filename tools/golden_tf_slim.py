@@ -22,7 +22,7 @@ network is trained; the same graph's logits are checked against those of the inf
 widths, 128 and 768, are constants in slim, which makes 0.4 MB at the least: `cifar_aux` and the full-size
 cases are made only when named.
 """
-import argparse, importlib, importlib.abc, importlib.machinery, json, os, sys, types
+import argparse, json, os, sys, types
 from importlib.metadata import version
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
