@@ -112,7 +112,8 @@ impl Columns {
                 let w = (b.x2.min(x2) - b.x1.max(x1)).max(0.);
                 let h = (b.y2.min(y2) - b.y1.max(y1)).max(0.);
                 let inter = w * h;
-                hit |= (other > 0.) & (inter / (area + other - inter) > threshold);
+                let above = inter / (area + other - inter) > threshold;
+                hit |= above && other > 0.;
             }
             if hit {
                 return true;

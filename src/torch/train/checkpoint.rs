@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use detect::config::Config;
+use detect::config::{Config, upgrade};
 use detect::data::Category;
 use detect::weights::{Contents, WeightsError};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub const PREVIOUS: &str = "prev.safetensors";
 pub const BEST: &str = "best.safetensors";
 
 const FORMAT: &str = "detect-checkpoint";
+/// Version of the form of the state; the first one wrote none.
+const VERSION: &str = "2";
 
 /// Why a run can't be continued.
 #[derive(Debug, Error)]
@@ -69,6 +71,7 @@ pub fn save(run: &Path, mut contents: Contents, state: &State) -> Result<(), Che
     let (last, previous) = (run.join(LAST), run.join(PREVIOUS));
     let json = serde_json::to_string(state).expect("plain structs become JSON");
     contents.metadata.insert("format".into(), FORMAT.into());
+    contents.metadata.insert("version".into(), VERSION.into());
     contents.metadata.insert("state".into(), json);
     contents.metadata.insert("sha256".into(), contents.sha256());
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Save {
@@ -116,7 +119,23 @@ fn read(path: &Path) -> Result<(Contents, State), String> {
     if get("sha256") != contents.sha256() {
         return Err(format!("{} is damaged: its checksum is wrong", path.display()));
     }
-    let state = serde_json::from_str(get("state"))
-        .map_err(|e| format!("{} has a state that can't be read: {e}", path.display()))?;
+    let unreadable =
+        |e: serde_json::Error| format!("{} has a state that can't be read: {e}", path.display());
+    let mut state: serde_json::Value = serde_json::from_str(get("state")).map_err(unreadable)?;
+    match get("version") {
+        VERSION => {}
+        "" => {
+            if let Some(config) = state.get_mut("config") {
+                upgrade(config);
+            }
+        }
+        other => {
+            return Err(format!(
+                "{} is of version '{other}', which this program does not know",
+                path.display()
+            ));
+        }
+    }
+    let state = serde_json::from_value(state).map_err(unreadable)?;
     Ok((contents, state))
 }

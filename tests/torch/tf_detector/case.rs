@@ -9,7 +9,7 @@ use detect::nasnet::{BackboneName, Form};
 use detect_torch::backbone::{Backbone, NasNet};
 use detect_torch::detector::FasterRcnn;
 use detect_torch::detector::family::Layers;
-use detect_torch::detector::roi::RoiHead;
+use detect_torch::detector::roi::{RoiHead, RoiOutput};
 use detect_torch::detector::rpn::{Rpn, RpnOutput};
 use detect_torch::detector::tf::{self, anchors};
 use detect_torch::nn::nchw;
@@ -111,14 +111,14 @@ impl Case {
         let [_, _, height, width] = nchw(map);
         anchors::of_map(&self.config.anchors, [height, width], 16, Device::Cpu)
     }
+}
 
-    /// The golden RPN outputs as ours.
-    pub(crate) fn rpn_output(&self, golden: &Golden) -> RpnOutput {
-        RpnOutput {
-            objectness: golden.get("rpn_class_logits").shallow_clone(),
-            deltas: turned(golden.get("rpn_box_encodings")),
-            anchors: turned(golden.get("anchors")),
-        }
+/// The golden RPN outputs as ours.
+pub(crate) fn rpn_output(golden: &Golden) -> RpnOutput {
+    RpnOutput {
+        objectness: golden.get("rpn_class_logits").shallow_clone(),
+        deltas: turned(golden.get("rpn_box_encodings")),
+        anchors: turned(golden.get("anchors")),
     }
 }
 
@@ -145,8 +145,8 @@ pub(crate) fn image(golden: &Golden) -> Rgb {
 }
 
 /// The class logits and deltas of regions as ours: `[R, K + 1]` and `[R, 4 K]`.
-pub(crate) fn head_output(golden: &Golden) -> detect_torch::detector::roi::RoiOutput {
-    detect_torch::detector::roi::RoiOutput {
+pub(crate) fn head_output(golden: &Golden) -> RoiOutput {
+    RoiOutput {
         class_logits: golden.get("class_predictions_with_background").shallow_clone(),
         box_regression: turned(golden.get("refined_box_encodings")).flatten(1, 2),
     }

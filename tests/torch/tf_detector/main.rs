@@ -15,5 +15,6 @@ mod case;
 #[path = "../common/mod.rs"]
 mod common;
 mod mutants;
+mod names;
 mod stages;
 mod training;

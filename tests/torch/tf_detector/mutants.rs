@@ -14,7 +14,7 @@ use detect_torch::weights::named_variables;
 use tch::{Kind, Tensor};
 
 use crate::case::{
-    Case, LIMIT, cases, channels_first, compare, compare_fails, count, rows, turned,
+    Case, LIMIT, cases, channels_first, compare, compare_fails, count, rows, rpn_output, turned,
 };
 use crate::common::{Golden, alone};
 
@@ -126,7 +126,7 @@ fn deltas_in_tensorflow_s_order_are_seen() {
             compare_fails(&case, "rows of the box predictor", &expected, &found.deltas);
         });
         // What it would come to: other proposals.
-        let mut output = case.rpn_output(&golden);
+        let mut output = rpn_output(&golden);
         output.deltas = golden.get("rpn_box_encodings").shallow_clone();
         proposals_differ(&case, &golden, &output, "deltas with y first");
     }
@@ -145,7 +145,7 @@ fn proposals_differ(case: &Case, golden: &Golden, output: &RpnOutput, what: &str
 fn anchors_that_are_not_clipped_are_seen() {
     for case in cases() {
         let golden = case.golden("oracle");
-        let mut output = case.rpn_output(&golden);
+        let mut output = rpn_output(&golden);
         output.anchors = case.anchors(&channels_first(golden.get("rpn_features_to_crop")));
         compare_fails(
             &case,
@@ -159,23 +159,22 @@ fn anchors_that_are_not_clipped_are_seen() {
 
 #[test]
 fn suppression_after_clipping_is_seen() {
-    for case in cases() {
-        let golden = case.golden("oracle");
-        let output = case.rpn_output(&golden);
-        let (size, settings) = (case.padded(), &case.config.rpn);
-        let scores = boxes::to_vec(&output.objectness.softmax(2, None::<Kind>).select(2, 1));
-        let decoded = rpn::decode(&output).select(0, 0);
-        let clipped = boxes::clip(&decoded, size);
-        let picked = |from: &Tensor| {
-            let iou = settings.nms_iou as f32;
-            let most = settings.post_nms_eval;
-            let kept = first_apart(&boxes::from_tensor(from), &scores, 0., iou, most);
-            clipped.index_select(0, &boxes::indices(&kept, clipped.device()))
-        };
-        let expected = golden_proposals(&golden);
-        compare(&case, "suppression, then clipping", &expected, &picked(&decoded), 1e-5);
-        compare_fails(&case, "clipping, then suppression", &expected, &picked(&clipped));
-    }
+    // The eight proposals of the other case come out the same both ways.
+    let Some(case) = Case::new("small") else { return };
+    let golden = case.golden("oracle");
+    let output = rpn_output(&golden);
+    let (size, settings) = (case.padded(), &case.config.rpn);
+    let scores = boxes::to_vec(&output.objectness.softmax(2, None::<Kind>).select(2, 1));
+    let decoded = rpn::decode(&output).select(0, 0);
+    let clipped = boxes::clip(&decoded, size);
+    let picked = |from: &Tensor| {
+        let (iou, most) = (settings.nms_iou as f32, settings.post_nms_eval);
+        let kept = first_apart(&boxes::from_tensor(from), &scores, 0., iou, most);
+        clipped.index_select(0, &boxes::indices(&kept, clipped.device()))
+    };
+    let expected = golden_proposals(&golden);
+    compare(&case, "suppression, then clipping", &expected, &picked(&decoded), 1e-5);
+    compare_fails(&case, "clipping, then suppression", &expected, &picked(&clipped));
 }
 
 #[test]

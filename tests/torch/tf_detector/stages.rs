@@ -10,7 +10,8 @@ use detect_torch::predict;
 use tch::{Device, Kind, Tensor};
 
 use crate::case::{
-    Case, LIMIT, cases, channels_first, compare, count, head_output, image, in_pixels, rows, turned,
+    Case, LIMIT, cases, channels_first, compare, count, head_output, image, in_pixels, rows,
+    rpn_output, turned,
 };
 use crate::common::{Golden, alone, assert_exact};
 
@@ -78,7 +79,7 @@ fn check_first_stage(case: &Case) {
     let encodings = turned(golden.get("rpn_box_encodings"));
     compare(case, "rpn deltas", &encodings, &output.deltas, LIMIT);
 
-    let output = case.rpn_output(&golden);
+    let output = rpn_output(&golden);
     let softmax = output.objectness.softmax(2, None::<Kind>);
     compare(case, "rpn softmax", golden.get("rpn_softmax"), &softmax, LIMIT);
     let decoded = turned(golden.get("rpn_decoded_boxes_normalized_unclipped"));
