@@ -99,6 +99,36 @@ fn truth_is_clipped_filtered_and_scaled() {
 }
 
 #[test]
+fn a_kept_aspect_is_padded_with_black_before_normalisation() {
+    let (_set, data) = twelve();
+    let picture = decode(&data.images[0].file).unwrap().image;
+    let resize = Resize::KeepAspect { min_dimension: 48, max_dimension: 96, pad: true };
+    let input = Input { resize, mean: [0.5; 3], std: [0.25; 3] };
+    let batch = prepare(&[&picture], &input);
+    // 60 x 80 to a short side of 48, in a square of 96.
+    assert_eq!(batch.samples[0].resized, Size::new(48, 64));
+    assert_eq!(batch.padded, Size::new(96, 96));
+    for (i, &value) in batch.pixels.iter().enumerate() {
+        let (y, x) = (i / (3 * 96), i / 3 % 96);
+        assert_eq!(y >= 48 || x >= 64, value == -2., "at {y}, {x}: {value}");
+    }
+}
+
+#[test]
+fn a_fixed_size_scales_boxes_by_each_axis() {
+    let (_set, data) = twelve();
+    let resize = Resize::Fixed { height: 30, width: 160 };
+    let input = Input { resize, mean: [0.5; 3], std: [0.25; 3] };
+    let mut loader = TrainLoader::start(Arc::clone(&data), &train(1, 1, NO_CHANGES), &input, 0, 1);
+    let batch = loader.next().unwrap().unwrap();
+    let sample = &batch.samples[0];
+    assert_eq!((sample.resized, batch.padded), (Size::new(30, 160), Size::new(30, 160)));
+    let truth = &data.images[sample.index].annotations[0];
+    let (h, w) = (sample.original.height as f32, sample.original.width as f32);
+    assert_eq!(sample.boxes[0], truth.bbox.scaled(30. / h, 160. / w));
+}
+
+#[test]
 fn boxes_stay_on_their_objects_whatever_is_changed() {
     let (_set, data) = twelve();
     for (flip, vertical_flip, scale) in

@@ -113,3 +113,38 @@ pub fn update_average(average: &VarStore, model: &VarStore, decay: f64, step: us
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detect::config::Config;
+    use tch::Device;
+
+    #[test]
+    fn what_decays_is_what_the_recipe_says() {
+        let store = VarStore::new(Device::Cpu);
+        for name in ["backbone.conv", "backbone.bn", "rpn.conv"] {
+            let shape: &[i64] = if name.ends_with("bn") { &[2] } else { &[2, 2] };
+            let (module, leaf) = name.split_once('.').unwrap();
+            (store.root() / module).ones(leaf, shape);
+        }
+        let mut settings = Config::recipe("tiny", &[]).unwrap().train;
+        settings.weight_decay = 0.5;
+        let decays = |settings: &Train| {
+            let sgd = Sgd::new(&store, settings);
+            let decays: Vec<String> = (sgd.parameters.iter())
+                .filter(|(_, parameter)| parameter.decay > 0.)
+                .map(|(name, _)| name.clone())
+                .collect();
+            decays.join(" ")
+        };
+        for (norm, heads, expected) in [
+            (false, true, "backbone.conv rpn.conv"),
+            (false, false, "backbone.conv"),
+            (true, false, "backbone.bn backbone.conv"),
+        ] {
+            (settings.decay_norm, settings.decay_heads) = (norm, heads);
+            assert_eq!(decays(&settings), expected);
+        }
+    }
+}
