@@ -191,7 +191,7 @@ fn part_of(case: &Case, name: &str) -> &'static str {
         return "heads";
     }
     let plan = case.config.backbone.plan();
-    let trunk = plan.stride_16()[1].0;
+    let trunk = plan.stride_16().unwrap()[1].0;
     let in_tail = plan.cells[trunk..]
         .iter()
         .any(|cell| name.starts_with(&format!("backbone.{}.", cell.name)));
