@@ -153,7 +153,12 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
     }
     // A header's length in 8 bytes, and JSON.
     if start.get(8) == Some(&b'{') {
-        return Ok(Box::new(SafetensorsFile::open(path)?));
+        let file = SafetensorsFile::open(path)?;
+        if file.metadata().get("format").is_some_and(|format| format.starts_with("detect-")) {
+            let reason = "is a model file of detect already: there is nothing to import".into();
+            return Err(WeightsError::NotAModel { path: path.into(), reason });
+        }
+        return Ok(Box::new(file));
     }
     if name.ends_with(".index") || name.contains(".data-") || name.ends_with(".ckpt") {
         return Ok(Box::new(TfBundle::open(path)?));
@@ -211,7 +216,7 @@ fn background_dropped(classes: usize) -> Vec<usize> {
 }
 
 /// The section of a network, with what the file can't say from `settings` or from what is published.
-fn section(
+pub fn section(
     name: BackboneName,
     stem_filters: usize,
     settings: &Settings,

@@ -1,0 +1,156 @@
+//! What is refused, and that nothing is written then.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use detect::weights::import::Settings;
+use detect::weights::{Contents, Element, StoredTensor, WeightsError};
+
+use crate::damage::flips_and_cuts;
+use crate::{as_state_dict, counting, imported, slim};
+
+fn detect(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_detect")).args(args).output().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A state dict in timm's names in a folder of its own.
+fn state_dict() -> (tempfile::TempDir, Contents) {
+    let imported = imported(&slim("cifar"), &Settings::default()).unwrap();
+    (tempfile::tempdir().unwrap(), as_state_dict(&imported))
+}
+
+#[test]
+fn the_same_network_from_two_formats_is_the_same_model() {
+    let (dir, contents) = state_dict();
+    let path = dir.path().join("weights.safetensors");
+    contents.write(&path).unwrap();
+    let again = imported(&path, &Settings::default()).unwrap();
+    let first = imported(&slim("cifar"), &Settings::default()).unwrap();
+    assert_eq!(again.contents.tensors, first.contents.tensors);
+    assert_eq!(again.about.backbone(), first.about.backbone());
+}
+
+#[test]
+fn all_that_does_not_fit_is_listed_and_nothing_is_written() {
+    let (dir, mut contents) = state_dict();
+    let weights = dir.path().join("weights.safetensors");
+    let out = dir.path().join("model.safetensors");
+    fs::write(&out, "what was there").unwrap();
+    let tensor = |shape: Vec<usize>| {
+        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        StoredTensor { element: Element::F32, shape, bytes }
+    };
+    contents.tensors.remove("cell_3.conv_1x1.bn.weight").unwrap();
+    contents.tensors.remove("cell_1.comb_iter_0_left.bn_sep_2.running_var").unwrap();
+    contents.tensors.insert("cell_0.surplus".into(), tensor(vec![3]));
+    contents.tensors.insert("conv0.bn.bias".into(), tensor(vec![5]));
+    contents.tensors.insert(
+        "conv0.bn.weight".into(),
+        StoredTensor { element: Element::I32, ..tensor(vec![6]) },
+    );
+    // What PyTorch counts, and nobody reads.
+    contents.tensors.insert(
+        "conv0.bn.num_batches_tracked".into(),
+        StoredTensor { element: Element::I64, shape: vec![], bytes: vec![0; 8] },
+    );
+    contents.write(&weights).unwrap();
+    let said = detect(&["import", text(&weights), "--out", text(&out)]);
+    assert_eq!(said.status.code(), Some(4));
+    let error = String::from_utf8(said.stderr).unwrap();
+    for line in [
+        "missing: cell_3.conv_1x1.bn.weight [4]",
+        "missing: cell_1.comb_iter_0_left.bn_sep_2.running_var [2]",
+        "unexpected: cell_0.surplus [3]",
+        "misshapen: conv0.bn.bias is [5], expected [6]",
+        "conv0.bn.weight holds I32, expected floats",
+    ] {
+        assert!(error.contains(line), "no '{line}' in {error}");
+    }
+    assert!(!error.contains("num_batches_tracked"), "{error}");
+    assert_eq!(fs::read_to_string(&out).unwrap(), "what was there");
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(left.len(), 2, "no temporary file is left");
+}
+
+#[test]
+fn what_is_no_weight_file_is_said_to_be_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model.safetensors");
+    let refused = |name: &str, bytes: &[u8], code: i32, words: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let said = detect(&["import", text(&path), "--out", text(&out)]);
+        let error = String::from_utf8(said.stderr).unwrap();
+        assert_eq!(said.status.code(), Some(code), "{name}: {error}");
+        assert!(error.contains(words), "{name}: no '{words}' in {error}");
+        assert!(!out.exists());
+    };
+    refused("a.bin", b"", 4, "is in no format that is read");
+    refused("a.jpg", b"\xff\xd8\xff\xe0 a picture of something", 4, "is in no format that is read");
+    refused("a.pth", b"PK\x03\x04 no archive", 4, "PyTorch");
+    refused("a.pb", b"\x0a\xff\xff\xff\xff\x0f no graph", 4, "graph");
+    let missing = dir.path().join("none");
+    let said = detect(&["import", text(&missing), "--out", text(&out)]);
+    assert_eq!(said.status.code(), Some(4));
+    let (_, contents) = state_dict();
+    let path = dir.path().join("w.safetensors");
+    contents.write(&path).unwrap();
+    // Where it can't be written is said before anything is read.
+    for (target, code, words) in [
+        ("model.pth", 2, "end in .safetensors"),
+        ("no/folder/model.safetensors", 5, "there is no folder"),
+    ] {
+        let target = dir.path().join(target);
+        let said = detect(&["import", text(&path), "--out", text(&target)]);
+        let error = String::from_utf8(said.stderr).unwrap();
+        assert_eq!(said.status.code(), Some(code), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
+    let said = detect(&["import", text(&path), "--out", text(&out), "--as", "tf-detector"]);
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(4), "{error}");
+    assert!(error.contains("is no faster_rcnn_nas detector"), "{error}");
+}
+
+#[test]
+fn an_imported_file_describes_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model.safetensors");
+    let said = detect(&["import", text(&slim("mobile")), "--out", text(&out), "--json"]);
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    let json: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(json["kind"], "classifier");
+    assert_eq!(json["backbone"], "nasnet-a-1@96");
+    assert_eq!(json["wiring"], "mobile");
+    assert_eq!(json["classes"], 13);
+    // Importing what was imported is refused with what to do.
+    let again = detect(&["import", text(&out), "--out", text(&dir.path().join("b.safetensors"))]);
+    let error = String::from_utf8(again.stderr).unwrap();
+    assert_eq!(again.status.code(), Some(4), "{error}");
+    assert!(error.contains("is a model file of detect already"), "{error}");
+}
+
+#[test]
+fn damaged_safetensors_are_refused_or_differ_in_one_value() {
+    let (dir, contents) = state_dict();
+    let path = dir.path().join("w.safetensors");
+    contents.write(&path).unwrap();
+    let good = fs::read(&path).unwrap();
+    let limit = 2 * good.len() + (64 << 20);
+    // Through the whole importer, which compares names and shapes with the network.
+    let read_all = |path: &Path| -> Result<Vec<(String, StoredTensor)>, WeightsError> {
+        let (read, peak) = counting::peak(|| imported(path, &Settings::default()));
+        assert!(peak <= limit, "{peak} bytes for a file of {}", good.len());
+        Ok(read?.contents.tensors.into_iter().collect())
+    };
+    // The format has no checksums.
+    let survivors = flips_and_cuts(&good, |_| false, read_all);
+    assert!(survivors.refused > 0 && !survivors.changed.is_empty(), "{survivors:?}");
+    assert!(survivors.changed.iter().all(|(_, values)| *values == 1), "{survivors:?}");
+    assert!(survivors.misnamed.is_empty(), "names and shapes are right, or it is an error");
+}
