@@ -24,10 +24,14 @@ use crate::common::{Golden, difference, json, oracle, tf_weights};
 pub(crate) const LIMIT: f64 = 2e-4;
 
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     folder: PathBuf,
     pub(crate) config: Config,
     classes: usize,
+    /// Of the network's input.
+    pub(crate) padded: Size,
+    /// Of the image inside it.
+    pub(crate) size: Size,
 }
 
 /// The parts of a detector, for stages by themselves.
@@ -38,43 +42,67 @@ pub(crate) struct Parts {
     pub(crate) roi: RoiHead,
 }
 
+/// Every case on disk.
 pub(crate) fn cases() -> Vec<Case> {
-    ["small", "thin"].into_iter().filter_map(Case::new).collect()
+    let Some(folder) = oracle("tf_detector") else { return Vec::new() };
+    let mut names: Vec<String> = (std::fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(names.len() >= 2);
+    names.iter().filter_map(|name| Case::new(name)).collect()
 }
 
 impl Case {
     /// `None` without the test material.
-    pub(crate) fn new(name: &'static str) -> Option<Self> {
+    pub(crate) fn new(name: &str) -> Option<Self> {
         let folder = oracle("tf_detector")?.join(name);
         tf_weights(name)?;
         let info = json(&folder.join("info.json"));
         let number = |value: &Value| value.as_u64().unwrap() as usize;
-        let mut config = Config::recipe("nasnet_large_coco", &[]).unwrap();
         let hyper = &info["hparams"];
+        let large = number(&hyper["skip_reduction_layer_input"]) == 1;
+        let recipe = if large { "nasnet_large_coco" } else { "nasnet_mobile_coco" };
+        let mut config = Config::recipe(recipe, &[]).unwrap();
         config.backbone.name = BackboneName::a(
             number(&hyper["num_cells"]) / 3,
             24 * number(&hyper["num_conv_filters"]),
             Form::ImageNet,
         );
         config.backbone.stem_filters = (32. * hyper["stem_multiplier"].as_f64().unwrap()) as usize;
-        config.rpn.channels = 32;
+        // The rest stands in TensorFlow's configuration, where a number follows its name.
+        let text = info["config"].as_str().unwrap();
+        let after = |name: &str| {
+            let rest = text.split_once(&format!("{name}: "))?.1;
+            rest.split_whitespace().next()?.parse::<usize>().ok()
+        };
+        if let Some(channels) = after("first_stage_box_predictor_depth") {
+            config.rpn.channels = channels;
+        }
         let proposals = number(&info["args"]["proposals"]);
         (config.rpn.post_nms_train, config.rpn.post_nms_eval) = (proposals, proposals);
         config.roi.sampled = config.roi.sampled.min(proposals);
-        config.input.resize = Resize::Fixed {
-            height: number(&info["args"]["height"]),
-            width: number(&info["args"]["width"]),
+        let padded = Size::new(number(&info["args"]["height"]), number(&info["args"]["width"]));
+        config.input.resize = match (after("min_dimension"), after("max_dimension")) {
+            (Some(min_dimension), Some(max_dimension)) => {
+                let pad = text.contains("pad_to_max_dimension: true");
+                Resize::KeepAspect { min_dimension, max_dimension, pad }
+            }
+            _ => Resize::Fixed { height: padded.height, width: padded.width },
         };
         config.check().unwrap();
-        Some(Self { name, folder, config, classes: number(&info["num_classes"]) })
+        let size =
+            config.input.resized(image(&Golden::read(&folder.join("oracle.safetensors"))).size);
+        let classes = number(&info["num_classes"]);
+        Some(Self { name: name.into(), folder, config, classes, padded, size })
+    }
+
+    pub(crate) fn has(&self, file: &str) -> bool {
+        self.folder.join(format!("{file}.safetensors")).is_file()
     }
 
     pub(crate) fn golden(&self, file: &str) -> Golden {
         Golden::read(&self.folder.join(format!("{file}.safetensors")))
-    }
-
-    pub(crate) fn padded(&self) -> Size {
-        self.config.input.resized(Size::new(1, 1))
     }
 
     pub(crate) fn detector(&self) -> (VarStore, FasterRcnn<NasNet>) {
@@ -102,7 +130,7 @@ impl Case {
     }
 
     fn load(&self, store: &VarStore) {
-        let (contents, path) = tf_weights(self.name).unwrap();
+        let (contents, path) = tf_weights(&self.name).unwrap();
         weights::load(store, &contents, "", &path).unwrap();
     }
 

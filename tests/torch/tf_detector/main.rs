@@ -2,7 +2,8 @@
 //! that stage, then from the image to detections, and a training step with its gradients; and for each
 //! rule that is easily got wrong, that getting it wrong is seen.
 //!
-//! `small` has two cells a stage, `thin` the published six; both have few channels and random weights.
+//! Cases are found on disk: `small` has two cells a stage, `thin` the published six; both have few channels
+//! and random weights.
 //! With `--nocapture` every comparison is printed.
 
 #![allow(

@@ -14,9 +14,13 @@ use detect_torch::weights::named_variables;
 use tch::{Kind, Tensor};
 
 use crate::case::{
-    Case, LIMIT, cases, channels_first, compare, compare_fails, count, rows, rpn_output, turned,
+    Case, LIMIT, channels_first, compare, compare_fails, count, rows, rpn_output, turned,
 };
 use crate::common::{Golden, alone};
+
+fn both() -> impl Iterator<Item = Case> {
+    ["small", "thin"].into_iter().filter_map(Case::new)
+}
 
 /// The trunk's map with one key of the configuration changed.
 fn trunk(case: &Case, golden: &Golden, change: impl FnOnce(&mut Config)) -> Tensor {
@@ -30,7 +34,7 @@ fn trunk(case: &Case, golden: &Golden, change: impl FnOnce(&mut Config)) -> Tens
 #[test]
 fn the_wiring_after_a_reduction_and_the_divisor_of_pools_are_seen() {
     let _alone = alone(); // making a network draws its first weights
-    for case in cases() {
+    for case in both() {
         let golden = case.golden("oracle");
         let map = channels_first(golden.get("rpn_features_to_crop"));
         compare(&case, "trunk", &map, &trunk(&case, &golden, |_| ()), LIMIT);
@@ -43,7 +47,7 @@ fn the_wiring_after_a_reduction_and_the_divisor_of_pools_are_seen() {
 
 #[test]
 fn symmetric_padding_is_seen() {
-    for case in cases() {
+    for case in both() {
         // The first reduction on an even map: there SAME pads at the bottom and at the right alone.
         let inner = case.golden("oracle_inner");
         let get = |name: &str| {
@@ -68,7 +72,7 @@ fn symmetric_padding_is_seen() {
 #[test]
 fn the_order_of_the_two_cells_at_the_cut_is_seen() {
     let _alone = alone(); // making a network draws its first weights
-    for case in cases() {
+    for case in both() {
         let golden = case.golden("oracle");
         let parts = case.parts();
         let swapped = |map: &Tensor| {
@@ -91,7 +95,7 @@ fn the_order_of_the_two_cells_at_the_cut_is_seen() {
 #[test]
 fn relu_without_its_limit_of_6_is_seen() {
     let _alone = alone(); // making a network draws its first weights
-    for case in cases() {
+    for case in both() {
         let golden = case.golden("oracle");
         let map = channels_first(golden.get("rpn_features_to_crop"));
         let hidden = channels_first(golden.get("rpn_box_predictor_features"));
@@ -107,7 +111,7 @@ fn relu_without_its_limit_of_6_is_seen() {
 #[test]
 fn deltas_in_tensorflow_s_order_are_seen() {
     let _alone = alone(); // making a network draws its first weights
-    for case in cases() {
+    for case in both() {
         let golden = case.golden("oracle");
         let map = channels_first(golden.get("rpn_features_to_crop"));
         let parts = case.parts();
@@ -137,13 +141,13 @@ fn golden_proposals(golden: &Golden) -> Tensor {
 }
 
 fn proposals_differ(case: &Case, golden: &Golden, output: &RpnOutput, what: &str) {
-    let found = rpn::proposals(&case.config.rpn, output, &[case.padded()], Mode::Eval);
+    let found = rpn::proposals(&case.config.rpn, output, &[case.padded], Mode::Eval);
     compare_fails(case, what, &golden_proposals(golden), &found[0].boxes);
 }
 
 #[test]
 fn anchors_that_are_not_clipped_are_seen() {
-    for case in cases() {
+    for case in both() {
         let golden = case.golden("oracle");
         let mut output = rpn_output(&golden);
         output.anchors = case.anchors(&channels_first(golden.get("rpn_features_to_crop")));
@@ -163,7 +167,7 @@ fn suppression_after_clipping_is_seen() {
     let Some(case) = Case::new("small") else { return };
     let golden = case.golden("oracle");
     let output = rpn_output(&golden);
-    let (size, settings) = (case.padded(), &case.config.rpn);
+    let (size, settings) = (case.padded, &case.config.rpn);
     let scores = boxes::to_vec(&output.objectness.softmax(2, None::<Kind>).select(2, 1));
     let decoded = rpn::decode(&output).select(0, 0);
     let clipped = boxes::clip(&decoded, size);
@@ -180,14 +184,14 @@ fn suppression_after_clipping_is_seen() {
 #[test]
 fn crops_by_the_stride_are_seen() {
     let _alone = alone(); // making a network draws its first weights
-    for case in cases() {
+    for case in both() {
         let golden = case.golden("oracle");
         let parts = case.parts();
         let map = channels_first(golden.get("rpn_features_to_crop"));
         let regions = [turned(golden.get("proposal_boxes_absolute")).select(0, 0)];
         let crops = channels_first(golden.get("cropped_features"));
         let found = |padded: Size| tch::no_grad(|| parts.roi.crops(&map, &regions, padded));
-        compare(&case, "crops", &crops, &found(case.padded()), LIMIT);
+        compare(&case, "crops", &crops, &found(case.padded), LIMIT);
         // An input of 16 (H - 1) pixels puts pixel p at p / 16 on the map.
         let side = |n: i64| 16 * (n as usize - 1);
         let by_stride = Size::new(side(map.size()[2]), side(map.size()[3]));

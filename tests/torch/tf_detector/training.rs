@@ -36,7 +36,7 @@ fn case() -> Option<(Case, Golden)> {
 
 /// The ground truths in pixels, and their labels, 0 being background.
 fn truth(case: &Case, golden: &Golden) -> (Tensor, Tensor) {
-    let boxes = in_pixels(&turned(golden.get("gt_boxes_normalized")), case.padded());
+    let boxes = in_pixels(&turned(golden.get("gt_boxes_normalized")), case.padded);
     (boxes, golden.get("gt_classes0") + 1)
 }
 
@@ -80,7 +80,7 @@ fn targets_are_tensorflow_s() {
         deltas: place.expand([1, -1, 4], false),
         anchors: anchors.shallow_clone(),
     };
-    let inside = rpn::inside_only(&output, case.padded());
+    let inside = rpn::inside_only(&output, case.padded);
     let expected = turned(golden.get("anchors"));
     compare(&case, "anchors inside", &expected, &inside.anchors, 0.);
     let places = inside.objectness.reshape([-1]).to_kind(Kind::Int64);
@@ -117,7 +117,7 @@ fn proposals_in_training_are_tensorflow_s_and_every_sample_obeys_the_quotas() {
     let _alone = alone(); // the generator
     let Some((case, golden)) = case() else { return };
     let output = rpn_output(&golden);
-    let size = [case.padded()];
+    let size = [case.padded];
     let found = rpn::proposals(&case.config.rpn, &output, &size, TRAIN).remove(0).boxes;
     // All 32 proposals were drawn, since there are no more than the sample has places.
     compare(&case, "training proposals", &sampled_regions(&golden).boxes, &found, 1e-5);
@@ -171,10 +171,10 @@ fn step(case: &Case, golden: &Golden, pixels: &Tensor) -> (VarStore, Losses, Ten
         parts.store.double();
     }
     let map = parts.backbone.trunk(pixels, TRAIN);
-    let output = rpn::inside_only(&parts.rpn.predict(&map, case.anchors(&map)), case.padded());
+    let output = rpn::inside_only(&parts.rpn.predict(&map, case.anchors(&map)), case.padded);
     let (objectness, rpn_box_reg) = rpn::losses(&output, &[sampled_anchors(golden)]);
     let drawn = sampled_regions(golden);
-    let crops = parts.roi.crops(&map, &[drawn.boxes.shallow_clone()], case.padded());
+    let crops = parts.roi.crops(&map, &[drawn.boxes.shallow_clone()], case.padded);
     let output = parts.roi.classify(&parts.backbone.tail(&crops, TRAIN));
     let (classifier, box_reg) = roi::losses(&output, &[drawn]);
     let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
@@ -328,7 +328,7 @@ fn the_losses_of_the_whole_detector_are_tensorflow_s_where_no_draw_changes_them(
         labels: labels.into_iter().map(|label| Label(label as usize)).collect(),
     };
     let pixels = channels_first(golden.get("pre"));
-    let images = Images { pixels, sizes: vec![case.padded()] };
+    let images = Images { pixels, sizes: vec![case.padded] };
     let losses = detector.losses(&images, &[truth], TRAIN);
     for ((name, part), expected) in
         Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(&case, &golden))
