@@ -18,7 +18,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::case::{
-    Case, LIMIT, channels_first, compare, head_output, in_pixels, rpn_output, turned,
+    Case, LIMIT, cases, channels_first, compare, head_output, in_pixels, rpn_output, turned,
 };
 use crate::common::{Golden, alone, assert_exact, difference};
 use crate::names;
@@ -27,11 +27,15 @@ const TRAIN: Mode = Mode::Train { progress: 0. };
 /// Of losses.
 const LOSS_LIMIT: f64 = 1e-5;
 
-/// The case that has a training step.
-fn case() -> Option<(Case, Golden)> {
-    let case = Case::new("small")?;
-    let golden = case.golden("train_oracle");
-    Some((case, golden))
+/// The cases that have a training step.
+fn training_cases() -> Vec<(Case, Golden)> {
+    let trained = cases().into_iter().filter(|case| case.has("train_oracle"));
+    trained
+        .map(|case| {
+            let golden = case.golden("train_oracle");
+            (case, golden)
+        })
+        .collect()
 }
 
 /// The ground truths in pixels, and their labels, 0 being background.
@@ -70,7 +74,12 @@ fn sampled_regions(golden: &Golden) -> Sampled {
 
 #[test]
 fn targets_are_tensorflow_s() {
-    let Some((case, golden)) = case() else { return };
+    for (case, golden) in training_cases() {
+        check_targets(&case, &golden);
+    }
+}
+
+fn check_targets(case: &Case, golden: &Golden) {
     let map = channels_first(golden.get("rpn_features_to_crop"));
     let anchors = case.anchors(&map);
     // The network's numbers of the dropped anchors go with them: here each anchor's number is its place.
@@ -82,12 +91,12 @@ fn targets_are_tensorflow_s() {
     };
     let inside = rpn::inside_only(&output, case.padded);
     let expected = turned(golden.get("anchors"));
-    compare(&case, "anchors inside", &expected, &inside.anchors, 0.);
+    compare(case, "anchors inside", &expected, &inside.anchors, 0.);
     let places = inside.objectness.reshape([-1]).to_kind(Kind::Int64);
-    compare(&case, "and their places", &expected, &anchors.index_select(0, &places), 0.);
+    compare(case, "and their places", &expected, &anchors.index_select(0, &places), 0.);
     assert!(inside.deltas.select(2, 3).equal(&inside.objectness.squeeze_dim(2)));
 
-    let (gt_boxes, gt_labels) = truth(&case, &golden);
+    let (gt_boxes, gt_labels) = truth(case, golden);
     let (labels, matched) = rpn::assign(&case.config.rpn, &inside.anchors, &gt_boxes);
     assert_exact("objects", &golden.get("rpn_cls_targets").reshape([-1]), &labels.eq(1.));
     assert_exact(
@@ -102,38 +111,46 @@ fn targets_are_tensorflow_s() {
         &inside.anchors.index_select(0, &positive),
     );
     let targets = turned(golden.get("rpn_reg_targets")).select(0, 0);
-    compare(&case, "rpn targets", &targets.index_select(0, &positive), &found, 1e-6);
+    compare(case, "rpn targets", &targets.index_select(0, &positive), &found, 1e-6);
 
-    let drawn = sampled_regions(&golden);
+    let drawn = sampled_regions(golden);
     let (labels, targets) = roi::assign(&case.config.roi, &drawn.boxes, &gt_boxes, &gt_labels);
     assert_exact("classes of regions", &drawn.labels, &labels);
     let objects = indices(&labels.gt(0));
     let picked = |t: &Tensor| t.index_select(0, &objects);
-    compare(&case, "roi targets", &picked(&drawn.targets), &picked(&targets), 1e-6);
+    compare(case, "roi targets", &picked(&drawn.targets), &picked(&targets), 1e-6);
 }
 
 #[test]
 fn proposals_in_training_are_tensorflow_s_and_every_sample_obeys_the_quotas() {
     let _alone = alone(); // the generator
-    let Some((case, golden)) = case() else { return };
-    let output = rpn_output(&golden);
+    for (case, golden) in training_cases() {
+        check_samples(&case, &golden);
+    }
+}
+
+fn check_samples(case: &Case, golden: &Golden) {
+    let output = rpn_output(golden);
     let size = [case.padded];
     let found = rpn::proposals(&case.config.rpn, &output, &size, TRAIN).remove(0).boxes;
-    // All 32 proposals were drawn, since there are no more than the sample has places.
-    compare(&case, "training proposals", &sampled_regions(&golden).boxes, &found, 1e-5);
-    let (gt_boxes, gt_labels) = truth(&case, &golden);
+    // All proposals were drawn, since there are no more than the sample has places.
+    let proposals = found.size()[0];
+    compare(case, "training proposals", &sampled_regions(golden).boxes, &found, 1e-5);
+    let (gt_boxes, gt_labels) = truth(case, golden);
     let drawn = rpn::sample_anchors(&case.config.rpn, &output.anchors, &gt_boxes);
-    let expected = sampled_anchors(&golden);
+    let expected = sampled_anchors(golden);
     assert_exact("all objects are drawn", &expected.positive, &drawn.positive);
     assert_eq!(expected.negative.size(), drawn.negative.size());
-    compare(&case, "targets of drawn anchors", &expected.targets, &drawn.targets, 1e-6);
+    compare(case, "targets of drawn anchors", &expected.targets, &drawn.targets, 1e-6);
     let mut settings = case.config.roi.clone();
     (settings.sampled, settings.positive_fraction) = (12, 0.25);
     let drawn = &roi::sample_regions(&settings, &[found], &[gt_boxes], &[gt_labels])[0];
     assert_eq!(drawn.labels.size(), [12]);
-    // Four regions are objects, and three are a quarter of twelve; ground truths are not among them.
-    assert_eq!(drawn.labels.gt(0).sum(Kind::Int64).int64_value(&[]), 3);
-    assert!(drawn.indices.max().int64_value(&[]) < 32);
+    // At most a quarter of twelve, which are three, are objects; ground truths are not among them.
+    let objects = |labels: &Tensor| labels.gt(0).sum(Kind::Int64).int64_value(&[]);
+    let all = objects(&sampled_regions(golden).labels);
+    assert_eq!(objects(&drawn.labels), all.min(3));
+    assert!(drawn.indices.max().int64_value(&[]) < proposals);
 }
 
 /// The golden losses without their weights, in the order of [`Losses::NAMES`].
@@ -150,17 +167,22 @@ fn golden_losses(case: &Case, golden: &Golden) -> [Tensor; 4] {
 
 #[test]
 fn losses_from_the_golden_predictions_are_tensorflow_s() {
-    let Some((case, golden)) = case() else { return };
-    let (objectness, rpn_box_reg) = rpn::losses(&rpn_output(&golden), &[sampled_anchors(&golden)]);
-    let (classifier, box_reg) = roi::losses(&head_output(&golden), &[sampled_regions(&golden)]);
+    for (case, golden) in training_cases() {
+        check_losses(&case, &golden);
+    }
+}
+
+fn check_losses(case: &Case, golden: &Golden) {
+    let (objectness, rpn_box_reg) = rpn::losses(&rpn_output(golden), &[sampled_anchors(golden)]);
+    let (classifier, box_reg) = roi::losses(&head_output(golden), &[sampled_regions(golden)]);
     let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
     for ((name, part), expected) in
-        Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(&case, &golden))
+        Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(case, golden))
     {
-        compare(&case, name, &expected, part, LOSS_LIMIT);
+        compare(case, name, &expected, part, LOSS_LIMIT);
     }
     let total = losses.total(&case.config.train.loss_weights);
-    compare(&case, "total", &golden.get("total_loss").squeeze(), &total, LOSS_LIMIT);
+    compare(case, "total", &golden.get("total_loss").squeeze(), &total, LOSS_LIMIT);
 }
 
 /// A step of our own network on `pixels` and in their kind, with what TensorFlow drew; gradients and moved statistics are in
@@ -212,20 +234,25 @@ fn shown(spread: [f64; 3]) -> String {
 #[test]
 fn a_training_step_gives_tensorflow_s_gradients_as_far_as_single_precision_goes() {
     let _alone = alone(); // making a network draws its first weights
-    let Some((case, golden)) = case() else { return };
-    let pixels = channels_first(golden.get("pre"));
-    let (single, losses, map) = step(&case, &golden, &pixels);
-    let expected = channels_first(golden.get("rpn_features_to_crop"));
-    compare(&case, "trunk with batch statistics", &expected, &map, LIMIT);
-    for ((name, part), expected) in
-        Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(&case, &golden))
-    {
-        compare(&case, &format!("step: {name}"), &expected, part, LIMIT);
+    for (case, golden) in training_cases() {
+        check_gradients(&case, &golden);
     }
-    let (double, _, exact_map) = step(&case, &golden, &pixels.to_kind(Kind::Double));
+}
+
+fn check_gradients(case: &Case, golden: &Golden) {
+    let pixels = channels_first(golden.get("pre"));
+    let (single, losses, map) = step(case, golden, &pixels);
+    let expected = channels_first(golden.get("rpn_features_to_crop"));
+    compare(case, "trunk with batch statistics", &expected, &map, LIMIT);
+    for ((name, part), expected) in
+        Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(case, golden))
+    {
+        compare(case, &format!("step: {name}"), &expected, part, LIMIT);
+    }
+    let (double, _, exact_map) = step(case, golden, &pixels.to_kind(Kind::Double));
     // How much a gradient hangs on the last bits: an input moved by about as much as it is rounded.
     tch::manual_seed(1);
-    let (moved, _, moved_map) = step(&case, &golden, &(&pixels + pixels.randn_like() * 1e-6));
+    let (moved, _, moved_map) = step(case, golden, &(&pixels + pixels.randn_like() * 1e-6));
     eprintln!(
         "the trunk's map to double: TensorFlow's {:.2e}, ours {:.2e}, ours of a moved input {:.2e}",
         difference(&exact_map, &expected),
@@ -237,7 +264,7 @@ fn a_training_step_gives_tensorflow_s_gradients_as_far_as_single_precision_goes(
     let trainable = single.values().filter(|v| v.requires_grad()).count();
     assert_eq!(gradients.len(), trainable, "every gradient is compared");
     for part in ["heads", "rpn", "tail", "trunk"] {
-        let of_part = gradients.iter().filter(|(name, _)| part_of(&case, name) == part);
+        let of_part = gradients.iter().filter(|(name, _)| part_of(case, name) == part);
         let mut far: [Vec<f64>; 5] = Default::default();
         for (name, expected) in of_part {
             let (ours, exact) = (single[name].grad(), double[name].grad());
@@ -280,17 +307,26 @@ fn along(exact: &Tensor, found: &Tensor) -> f64 {
 #[test]
 fn running_statistics_move_as_tensorflow_s() {
     let _alone = alone(); // making a network draws its first weights
-    let Some((case, golden)) = case() else { return };
+    for (case, golden) in training_cases() {
+        check_statistics(&case, &golden);
+    }
+}
+
+fn check_statistics(case: &Case, golden: &Golden) {
     let before = named_variables(&case.parts().store);
     let before: BTreeMap<_, _> =
         before.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect();
-    let (store, ..) = step(&case, &golden, &channels_first(golden.get("pre")));
+    let (store, ..) = step(case, golden, &channels_first(golden.get("pre")));
     let after = named_variables(&store);
+    let map = golden.get("rpn_features_to_crop").size();
+    let plan = case.config.backbone.plan();
+    let last_cell = format!("backbone.{}.", plan.cells[plan.stride_16()[1].0 - 1].name);
+    let cells = (map[1] * map[2]) as f64;
     let (mut moved, mut kept) = (0, 0);
     let (mut worst, mut of_movement, mut biased) = (0_f64, Vec::new(), Vec::new());
     for (name, expected) in names::ours(&case.golden("train_bn_updated")) {
         let (start, found) = (&before[&name], &after[&name]);
-        if part_of(&case, &name) == "tail" {
+        if part_of(case, &name) == "tail" {
             assert!(expected.equal(start) && found.equal(start), "{name} moved");
             kept += 1;
         } else {
@@ -298,18 +334,18 @@ fn running_statistics_move_as_tensorflow_s() {
             // Of the step itself, which is small beside the value.
             let movement = &expected - start;
             of_movement.push(difference(&movement, &(found - start)));
-            if name.starts_with("backbone.cell_3.") && name.ends_with("running_var") {
-                // As it would be without Bessel's correction, on a map of 16 x 16.
+            if name.starts_with(&last_cell) && name.ends_with("running_var") {
+                // As it would be without Bessel's correction.
                 let m = case.config.backbone.norm_momentum;
                 let batch: Tensor = (found - start) / m + start;
-                biased.push(difference(&movement, &((batch * (255. / 256.) - start) * m)));
+                biased.push(difference(&movement, &((batch * (1. - 1. / cells) - start) * m)));
             }
             moved += 1;
         }
     }
     let of_movement = spread(of_movement);
     eprintln!("running statistics: {worst:.2e}; of their movement {}", shown(of_movement));
-    assert_eq!((moved, kept), (168, 72));
+    assert!(moved > 0 && kept > 0);
     assert!(worst <= 1e-6, "{worst:.2e}");
     let biased = spread(biased);
     eprintln!("the same of a biased variance: {}", shown(biased));
@@ -319,9 +355,14 @@ fn running_statistics_move_as_tensorflow_s() {
 #[test]
 fn the_losses_of_the_whole_detector_are_tensorflow_s_where_no_draw_changes_them() {
     let _alone = alone(); // the generator
-    let Some((case, golden)) = case() else { return };
+    for (case, golden) in training_cases() {
+        check_whole(&case, &golden);
+    }
+}
+
+fn check_whole(case: &Case, golden: &Golden) {
     let (_store, detector) = case.detector();
-    let (gt_boxes, gt_labels) = truth(&case, &golden);
+    let (gt_boxes, gt_labels) = truth(case, golden);
     let labels = Vec::<i64>::try_from(gt_labels - 1).unwrap();
     let truth = Truth {
         boxes: boxes::from_tensor(&gt_boxes),
@@ -331,11 +372,11 @@ fn the_losses_of_the_whole_detector_are_tensorflow_s_where_no_draw_changes_them(
     let images = Images { pixels, sizes: vec![case.padded] };
     let losses = detector.losses(&images, &[truth], TRAIN);
     for ((name, part), expected) in
-        Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(&case, &golden))
+        Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(case, golden))
     {
         // Which negative anchors are drawn changes the objectness alone: all else was drawn whole.
         let limit = if *name == "loss_objectness" { 0.3 } else { LIMIT };
-        compare(&case, &format!("whole: {name}"), &expected, part, limit);
+        compare(case, &format!("whole: {name}"), &expected, part, limit);
     }
     // Without truth everything is background, and gradients are finite.
     let losses = detector.losses(&images, &[Truth::default()], TRAIN);
