@@ -320,7 +320,7 @@ fn check_statistics(case: &Case, golden: &Golden) {
     let after = named_variables(&store);
     let map = golden.get("rpn_features_to_crop").size();
     let plan = case.config.backbone.plan();
-    let last_cell = format!("backbone.{}.", plan.cells[plan.stride_16()[1].0 - 1].name);
+    let last_cell = format!("backbone.{}.", plan.cells[plan.stride_16().unwrap()[1].0 - 1].name);
     let cells = (map[1] * map[2]) as f64;
     let (mut moved, mut kept) = (0, 0);
     let (mut worst, mut of_movement, mut biased) = (0_f64, Vec::new(), Vec::new());
