@@ -139,3 +139,51 @@ fn read(path: &Path) -> Result<(Contents, State), String> {
     let state = serde_json::from_value(state).map_err(unreadable)?;
     Ok((contents, state))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_the_first_version_goes_on() {
+        let state = State {
+            step: 3,
+            total: 9,
+            best: None,
+            seconds: 1.5,
+            config: Config::recipe("tiny", &[]).unwrap(),
+            categories: Vec::new(),
+            data: "data".into(),
+        };
+        let run = tempfile::tempdir().unwrap();
+        save(run.path(), Contents::default(), &state).unwrap();
+        assert_eq!(load(run.path()).unwrap().1, state);
+        // As the first version wrote it: without the keys that came later, and without a version.
+        let path = run.path().join(LAST);
+        let mut contents = Contents::read(&path).unwrap();
+        let mut json: serde_json::Value =
+            serde_json::from_str(&contents.metadata["state"]).unwrap();
+        let config = &mut json["config"];
+        for (section, key) in [
+            ("backbone", "tail_norm"),
+            ("rpn", "channels"),
+            ("roi", "max_per_class"),
+            ("train", "loss_weights"),
+            ("train", "decay_heads"),
+            ("train", "drop_path_steps"),
+            ("input", "resize"),
+        ] {
+            config[section].as_object_mut().unwrap().remove(key).unwrap();
+        }
+        config["input"]["short_side"] = 96.into();
+        config["input"]["long_side"] = 160.into();
+        contents.metadata.insert("state".into(), json.to_string());
+        contents.metadata.remove("version");
+        contents.write(&path).unwrap();
+        assert_eq!(load(run.path()).unwrap().1, state);
+        contents.metadata.insert("version".into(), "3".into());
+        contents.write(&path).unwrap();
+        let error = load(run.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("version '3'"), "{error}");
+    }
+}

@@ -126,7 +126,7 @@ mod tests {
         for name in ["backbone.conv", "backbone.bn", "rpn.conv"] {
             let shape: &[i64] = if name.ends_with("bn") { &[2] } else { &[2, 2] };
             let (module, leaf) = name.split_once('.').unwrap();
-            (store.root() / module).ones(leaf, shape);
+            let _weight = (store.root() / module).ones(leaf, shape);
         }
         let mut settings = Config::recipe("tiny", &[]).unwrap().train;
         settings.weight_decay = 0.5;
