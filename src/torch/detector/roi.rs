@@ -1,5 +1,7 @@
 //! Region heads: crops of the map, a vector for each, its class and its box.
 
+use std::ops::Range;
+
 use detect::config::{DetectorSection, Head};
 use detect::geometry::Size;
 use tch::Tensor;
@@ -115,7 +117,8 @@ impl RoiHead {
         }
     }
 
-    /// From the map to class logits and deltas of each image's regions.
+    /// From the map to class logits and deltas of each image's regions. In evaluation the crops are made
+    /// and read in parts: those of the published detector would take gigabytes.
     pub fn predict(
         &self,
         backbone: &impl Backbone,
@@ -124,17 +127,70 @@ impl RoiHead {
         padded: Size,
         mode: Mode,
     ) -> RoiOutput {
-        let crops = self.crops(map, regions, padded);
-        if crops.size()[0] == 0 {
+        let counts: Vec<usize> = regions.iter().map(|r| r.size()[0] as usize).collect();
+        if counts.iter().sum::<usize>() == 0 {
             // No region in the whole batch: batch norm and reshapes refuse empty inputs.
             let empty = |layer: &Linear| {
-                crops.new_zeros([0, layer.bias.size()[0]], (crops.kind(), crops.device()))
+                map.new_zeros([0, layer.bias.size()[0]], (map.kind(), map.device()))
             };
             return RoiOutput {
                 class_logits: empty(&self.cls_score),
                 box_regression: empty(&self.bbox_pred),
             };
         }
-        self.classify(&self.vectors(backbone, &crops, mode))
+        let vectors = |regions: &[Tensor]| {
+            let crops = self.crops(map, regions, padded);
+            self.vectors(backbone, &crops, mode)
+        };
+        if mode.is_train() {
+            return self.classify(&vectors(regions));
+        }
+        let parts: Vec<Tensor> = parts(&counts, self.crop.at_once(map))
+            .iter()
+            .map(|part| {
+                let of_image = |(r, range): (&Tensor, &Range<usize>)| {
+                    r.narrow(0, range.start as i64, range.len() as i64)
+                };
+                vectors(&regions.iter().zip(part).map(of_image).collect::<Vec<_>>())
+            })
+            .collect();
+        self.classify(&Tensor::cat(&parts, 0))
+    }
+}
+
+/// Splits `counts` regions of each image into parts of at most `most` in their order: for each part a
+/// range of every image's.
+fn parts(counts: &[usize], most: usize) -> Vec<Vec<Range<usize>>> {
+    let mut parts = Vec::new();
+    let mut part = vec![0..0; counts.len()];
+    let mut room = most;
+    for (image, &count) in counts.iter().enumerate() {
+        let mut start = 0;
+        while start < count {
+            if room == 0 {
+                parts.push(std::mem::replace(&mut part, vec![0..0; counts.len()]));
+                room = most;
+            }
+            let taken = room.min(count - start);
+            part[image] = start..start + taken;
+            (start, room) = (start + taken, room - taken);
+        }
+    }
+    parts.push(part);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_full_and_keep_the_order() {
+        assert_eq!(parts(&[3, 0, 4], 100), [[0..3, 0..0, 0..4]]);
+        assert_eq!(
+            parts(&[3, 0, 4], 2),
+            [[0..2, 0..0, 0..0], [2..3, 0..0, 0..1], [0..0, 0..0, 1..3], [0..0, 0..0, 3..4],]
+        );
+        assert_eq!(parts(&[4], 2), [[0..2], [2..4]]);
     }
 }

@@ -18,6 +18,9 @@ use tch::{Kind, Tensor};
 
 use crate::nn::nchw;
 
+/// Crops in memory together: 57 of the published detector, thousands of a small one.
+const MOST_BYTES: usize = 256 << 20;
+
 /// The crop that a configuration names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cropper {
@@ -44,6 +47,17 @@ impl Cropper {
                 extrapolation: 0.,
             }),
         }
+    }
+
+    /// How many crops of `map` `[N, C, H, W]` are to be in memory together: at least 1.
+    pub fn at_once(&self, map: &Tensor) -> usize {
+        let [_, channels, _, _] = nchw(map);
+        let [bins_y, bins_x] = match self {
+            Self::RoiAlign(align) => align.bins,
+            Self::CropAndResize(crop) => crop.size,
+        };
+        let bytes = (channels * bins_y * bins_x) as usize * map.kind().elt_size_in_bytes();
+        (MOST_BYTES / bytes.max(1)).max(1)
     }
 
     /// Crops of every image's regions, image by image.
