@@ -44,6 +44,22 @@ pub fn published_stem_filters(name: BackboneName) -> usize {
     }
 }
 
+/// Side of the square images for which `name` was published: 331 for 6@4032, 32 in the CIFAR form, 299 in
+/// the strided form, else 224.
+pub fn published_size(name: BackboneName) -> usize {
+    match name.form {
+        Form::ImageNet if name == BackboneName::LARGE => 331,
+        Form::ImageNet => 224,
+        Form::Strided => 299,
+        Form::Cifar => 32,
+    }
+}
+
+/// Classes for which `name` was published: CIFAR-10's in the CIFAR form, else ImageNet's 1000.
+pub fn published_classes(name: BackboneName) -> usize {
+    if name.form == Form::Cifar { 10 } else { 1000 }
+}
+
 /// A feature map by the order in which it is made: 0 is the stem convolution's, `i + 1` is cell `i`'s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Map(pub usize);

@@ -28,6 +28,7 @@ use crate::config::{Backbone, Config, NormMode, Pooling};
 use crate::data::Category;
 use crate::data::classify::{ClassNames, Preprocessing};
 use crate::geometry::Size;
+use crate::nasnet::plan::published_size;
 use crate::nasnet::{BackboneName, Form, Wiring};
 use crate::weights::model::Trained;
 
@@ -237,16 +238,6 @@ pub fn section(
         tail_norm: NormMode::Frozen,
         drop_path_keep: 1.,
         genotype: None,
-    }
-}
-
-/// The sizes that the forms were published at.
-fn published_size(name: BackboneName) -> usize {
-    match name.form {
-        Form::ImageNet if name == BackboneName::LARGE => 331,
-        Form::ImageNet => 224,
-        Form::Strided => 299,
-        Form::Cifar => 32,
     }
 }
 
