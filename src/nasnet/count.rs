@@ -31,8 +31,9 @@ impl CellCount {
         Self { name, channels, size, parameters: 0, batch_norm_statistics: 0, multiply_adds: 0 }
     }
 
-    /// Adds a layer that computes `at` pixels.
-    fn add(&mut self, layer: &Layer, at: Size) {
+    /// Adds a layer that computes `at` pixels; `None` where the products pass 64 bits, as wide cells of a
+    /// user's own do on images of 16,384 pixels.
+    fn add(&mut self, layer: &Layer, at: Size) -> Option<()> {
         for (leaf, shape) in layer.tensors() {
             let elements: usize = shape.iter().product();
             match leaf.is_trainable() {
@@ -40,7 +41,9 @@ impl CellCount {
                 false => self.batch_norm_statistics += elements,
             }
         }
-        self.multiply_adds += (layer.multiply_adds() * at.height * at.width) as u64;
+        let products = layer.multiply_adds().checked_mul(at.height)?.checked_mul(at.width)?;
+        self.multiply_adds = self.multiply_adds.checked_add(products as u64)?;
+        Some(())
     }
 }
 
@@ -61,11 +64,12 @@ pub struct NetworkCount {
 }
 
 impl NetworkCount {
-    /// Counts `plan` with `classes` outputs for images of `size`; `None` for an image under 3 pixels.
+    /// Counts `plan` with `classes` outputs for images of `size`; `None` for an image under 3 pixels
+    /// (under 1 in the CIFAR form), and for one so large that the multiply-adds pass 64 bits.
     pub fn new(plan: &Plan, size: Size, classes: usize) -> Option<Self> {
         let sizes = plan.sizes(size)?;
         let mut stem = CellCount::new(names::CONV0, plan.stem_filters, sizes[0]);
-        stem.add(&plan.stem(), sizes[0]);
+        stem.add(&plan.stem(), sizes[0])?;
         let mut cells = vec![stem];
         for (i, site) in plan.cells.iter().enumerate() {
             let (input, output) = (sizes[site.current.0], sizes[i + 1]);
@@ -73,19 +77,20 @@ impl NetworkCount {
             for layer in site.layers() {
                 // `H` and `P` are fitted at the size of `H`.
                 let fits = matches!(layer.place, Place::Current | Place::Previous);
-                cell.add(&layer, if fits { input } else { output });
+                cell.add(&layer, if fits { input } else { output })?;
             }
             cells.push(cell);
         }
         let mut classifier = CellCount::new(names::CLASSIFIER, classes, Size::new(1, 1));
-        classifier.add(&plan.classifier(classes), Size::new(1, 1));
+        classifier.add(&plan.classifier(classes), Size::new(1, 1))?;
         let all = || cells.iter().chain([&classifier]);
         let parameters = all().map(|c| c.parameters).sum::<usize>();
         let statistics = all().map(|c| c.batch_norm_statistics).sum::<usize>();
+        let multiply_adds = all().try_fold(0_u64, |sum, c| sum.checked_add(c.multiply_adds))?;
         Some(Self {
             parameters,
             parameters_with_batch_norm_statistics: parameters + statistics,
-            multiply_adds: all().map(|c| c.multiply_adds).sum(),
+            multiply_adds,
             auxiliary: auxiliary(plan, &sizes, classes),
             cells,
         })
@@ -102,7 +107,7 @@ fn auxiliary(plan: &Plan, sizes: &[Size], classes: usize) -> Option<CellCount> {
             (Place::Auxiliary(0), LayerKind::Convolution { kernel, .. }) => kernel,
             _ => 1,
         };
-        count.add(layer, Size::new(side, side));
+        count.add(layer, Size::new(side, side))?;
     }
     Some(count)
 }
