@@ -27,12 +27,12 @@ pub enum GenotypeError {
         source: std::io::Error,
     },
     /// No TOML, or keys that do not belong there: the inner error quotes the line.
-    #[error("{path} does not describe cells:\n{source}")]
+    #[error("{path} does not describe cells:\n{}", toml.to_string().trim_end())]
     Parse {
         /// Which file.
         path: PathBuf,
-        /// Why.
-        source: Box<toml::de::Error>,
+        /// Why. No `source`: it is shown already, and a chain of errors would show it again.
+        toml: Box<toml::de::Error>,
     },
     /// A row or a state makes no sense.
     #[error("{path}, line {line}: {reason}\n    {text}")]
@@ -65,7 +65,7 @@ pub struct OwnBackbone {
 #[serde(deny_unknown_fields)]
 struct File {
     name: Spanned<String>,
-    stem_filters: Option<usize>,
+    stem_filters: Option<Spanned<usize>>,
     wiring: Option<Wiring>,
     normal: Spanned<Cell>,
     reduction: Spanned<Cell>,
@@ -107,7 +107,7 @@ impl OwnBackbone {
             GenotypeError::Cell { path: path.into(), line, text: quoted, reason }
         };
         let file: File = toml::from_str(text)
-            .map_err(|e| GenotypeError::Parse { path: path.into(), source: Box::new(e) })?;
+            .map_err(|e| GenotypeError::Parse { path: path.into(), toml: Box::new(e) })?;
         let at = file.name.span().start;
         let name: BackboneName =
             file.name.get_ref().parse().map_err(|e| fault(at, format!("{e}")))?;
@@ -134,9 +134,13 @@ impl OwnBackbone {
         };
         let cells = Cells { normal: cell(&file.normal)?, reduction: cell(&file.reduction)? };
         let wiring = file.wiring.unwrap_or(Wiring::Mobile);
-        let stem_filters = file.stem_filters.unwrap_or(published_stem_filters(name));
+        let (stem_at, stem_filters) = match &file.stem_filters {
+            Some(n) => (n.span().start, *n.get_ref()),
+            None => (at, published_stem_filters(name)),
+        };
         if !(1..=1024).contains(&stem_filters) {
-            return Err(fault(at, "stem_filters must be 1 to 1024".into()));
+            let reason = format!("stem_filters must be 1 to 1024, not {stem_filters}");
+            return Err(fault(stem_at, reason));
         }
         Plan::new(name, wiring, stem_filters, &cells).map_err(|e| fault(at, e.to_string()))?;
         Ok(Self { name, cells: OwnCells(cells), stem_filters, wiring })
