@@ -228,15 +228,15 @@ pub struct ClassifyArgs {
 /// `detect info`
 #[derive(Debug, Clone, Args)]
 pub struct InfoArgs {
-    /// Backbone, such as nasnet-a-6@4032
-    #[arg(value_name = "BACKBONE")]
+    /// Backbone, such as nasnet-a-6@4032, or a TOML file of cells [default: the paper's tables]
+    #[arg(value_name = "BACKBONE|FILE.toml")]
     pub backbone: Option<String>,
-    /// Input size, S or HxW [default: 331 for 6@4032, else 224]
-    #[arg(long, value_name = "S|HxW")]
+    /// Input size, S or HxW [default: as published, such as 331 for nasnet-a-6@4032]
+    #[arg(long, value_name = "S|HxW", requires = "backbone")]
     pub image_size: Option<Size>,
-    /// Outputs of the classifier
-    #[arg(long, default_value_t = 1000, value_name = "K")]
-    pub classes: usize,
+    /// Outputs of the classifier [default: 10 in the CIFAR form, else 1000]
+    #[arg(long, value_name = "K", requires = "backbone")]
+    pub classes: Option<usize>,
     /// Print one JSON object and nothing else
     #[arg(long)]
     pub json: bool,
