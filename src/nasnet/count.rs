@@ -36,9 +36,10 @@ impl CellCount {
     fn add(&mut self, layer: &Layer, at: Size) -> Option<()> {
         for (leaf, shape) in layer.tensors() {
             let elements: usize = shape.iter().product();
-            match leaf.is_trainable() {
-                true => self.parameters += elements,
-                false => self.batch_norm_statistics += elements,
+            if leaf.is_trainable() {
+                self.parameters += elements;
+            } else {
+                self.batch_norm_statistics += elements;
             }
         }
         let products = layer.multiply_adds().checked_mul(at.height)?.checked_mul(at.width)?;

@@ -190,7 +190,7 @@ impl Plan {
         let error = |reason: String| PlanError::new(name, reason);
         let joined = cells.normal.concat.len();
         let unit = 4 * joined * if name.form == Form::Cifar { 1 } else { 4 };
-        if name.channels % unit != 0 {
+        if !name.channels.is_multiple_of(unit) {
             return Err(error(format!(
                 "F must be a multiple of {unit}, since the normal cell joins {joined} states and the filters double twice"
             )));

@@ -76,23 +76,18 @@ impl Figure {
         Self::new(0, if n < 1_000_000_000 { 6 } else { 7 }).rounded(n)
     }
 
-    /// `n` to tenths of a million, cut: the precision of the paper's parameters.
-    pub fn of_parameters(n: u64) -> Self {
-        Self::new(0, 5).cut(n)
-    }
-
     /// The number.
     pub fn value(self) -> u64 {
         self.digits * self.unit
     }
 
     /// `n` in the precision of this figure, without what follows.
-    pub fn cut(self, n: u64) -> Self {
+    fn cut(self, n: u64) -> Self {
         Self { digits: n / self.unit, ..self }
     }
 
     /// `n` in the precision of this figure, rounded.
-    pub fn rounded(self, n: u64) -> Self {
+    fn rounded(self, n: u64) -> Self {
         let up = u64::from(n % self.unit >= self.unit / 2);
         Self { digits: n / self.unit + up, ..self }
     }
@@ -158,18 +153,18 @@ pub const ROWS: [Row; 12] = {
     const MOBILE: Option<BackboneName> = Some(BackboneName::MOBILE);
     use Remark::{DrawingOnly, FourInputs, None as Nothing, Strided, Unexplained};
     [
-        cifar10("A 6@768", 3.41, 33, SIX, Nothing),
-        cifar10("A 6@768 + cutout", 2.65, 33, SIX, Nothing),
-        cifar10("A 7@2304", 2.97, 276, SEVEN, Unexplained),
-        cifar10("A 7@2304 + cutout", 2.40, 276, SEVEN, Unexplained),
-        cifar10("B 4@1152", 3.73, 26, None, FourInputs),
-        cifar10("C 4@640", 3.59, 31, None, DrawingOnly),
-        large("A 5@1538", 299, (78.6, 94.2), 109, Figure::new(235, 7), FIVE, Strided),
-        large("A 7@1920", 299, (80.8, 95.3), 226, Figure::new(493, 7), WIDE, Strided),
-        large("A 6@4032", 331, (82.7, 96.2), 889, Figure::new(238, 8), LARGE, Nothing),
-        mobile("A 4@1056", (74.0, 91.6), 53, 564, MOBILE, Nothing),
-        mobile("B 4@1536", (72.8, 91.3), 53, 488, None, FourInputs),
-        mobile("C 3@960", (72.5, 91.0), 49, 558, None, DrawingOnly),
+        cifar10("A 6@768", 3.41, 33, (SIX, Nothing)),
+        cifar10("A 6@768 + cutout", 2.65, 33, (SIX, Nothing)),
+        cifar10("A 7@2304", 2.97, 276, (SEVEN, Unexplained)),
+        cifar10("A 7@2304 + cutout", 2.40, 276, (SEVEN, Unexplained)),
+        cifar10("B 4@1152", 3.73, 26, (None, FourInputs)),
+        cifar10("C 4@640", 3.59, 31, (None, DrawingOnly)),
+        large("A 5@1538", 299, (78.6, 94.2), 109, Figure::new(235, 7), (FIVE, Strided)),
+        large("A 7@1920", 299, (80.8, 95.3), 226, Figure::new(493, 7), (WIDE, Strided)),
+        large("A 6@4032", 331, (82.7, 96.2), 889, Figure::new(238, 8), (LARGE, Nothing)),
+        mobile("A 4@1056", (74.0, 91.6), 53, 564, (MOBILE, Nothing)),
+        mobile("B 4@1536", (72.8, 91.3), 53, 488, (None, FourInputs)),
+        mobile("C 3@960", (72.5, 91.0), 49, 558, (None, DrawingOnly)),
     ]
 };
 
@@ -178,8 +173,7 @@ const fn cifar10(
     network: &'static str,
     error: f64,
     parameters: u64,
-    name: Option<BackboneName>,
-    remark: Remark,
+    (name, remark): (Option<BackboneName>, Remark),
 ) -> Row {
     Row {
         table: Table::Cifar10,
@@ -200,8 +194,7 @@ const fn large(
     (top1, top5): (f64, f64),
     parameters: u64,
     multiply_adds: Figure,
-    name: Option<BackboneName>,
-    remark: Remark,
+    (name, remark): (Option<BackboneName>, Remark),
 ) -> Row {
     Row {
         table: Table::ImageNet,
@@ -221,11 +214,10 @@ const fn mobile(
     accuracy: (f64, f64),
     parameters: u64,
     multiply_adds: u64,
-    name: Option<BackboneName>,
-    remark: Remark,
+    here: (Option<BackboneName>, Remark),
 ) -> Row {
     let multiply_adds = Figure::new(multiply_adds, 6);
-    let row = large(network, 224, accuracy, parameters, multiply_adds, name, remark);
+    let row = large(network, 224, accuracy, parameters, multiply_adds, here);
     Row { table: Table::Mobile, ..row }
 }
 
@@ -270,11 +262,10 @@ impl Row {
                 let BackboneName { cells_per_stage, channels, .. } = name;
                 let released = BackboneName::a(cells_per_stage, channels, Form::ImageNet);
                 let printed = format!("{cells_per_stage}@{channels}");
-                let read = match self.network.ends_with(&printed) {
-                    true => String::new(),
-                    false => {
-                        format!("Read as {printed}, since F of these cells is a multiple of 24. ")
-                    }
+                let read = if self.network.ends_with(&printed) {
+                    String::new()
+                } else {
+                    format!("Read as {printed}, since F of these cells is a multiple of 24. ")
                 };
                 let c = self.count(released);
                 Some(format!(

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use crate::nasnet::published::{Quality, ROWS, Row, Table};
+use crate::nasnet::published::{Figure, Quality, ROWS, Row, Table};
 
 /// Width of the notes' lines.
 const WIDTH: usize = 96;
@@ -38,7 +38,7 @@ pub(super) fn json() -> Value {
             "top5_percent": top5,
             "printed": {
                 "parameters": row.parameters.value(),
-                "multiply_adds": row.multiply_adds.map(|m| m.value()),
+                "multiply_adds": row.multiply_adds.map(Figure::value),
             },
             "counted": counted,
             "agrees": row.agrees(),
