@@ -16,6 +16,10 @@ fn every_recipe_is_whole_compiled_in_and_called_like_its_file() {
     let mut files = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // configs/cells has no recipes; tests/cells.rs reads it.
+        if path.is_dir() {
+            continue;
+        }
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let config = Config::from_file(&path, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(config.name, name);
