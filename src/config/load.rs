@@ -21,12 +21,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Not a recipe: the inner error quotes the line.
-    #[error("{origin} is not a valid configuration:\n{source}")]
+    #[error("{origin} is not a valid configuration:\n{toml}")]
     Parse {
         /// Which file or recipe, with its overrides.
         origin: String,
-        /// Why.
-        source: Box<toml::de::Error>,
+        /// Why. Not called `source`, since the message shows it already.
+        toml: Box<toml::de::Error>,
     },
     /// `--set` without a value, or with a key that leads nowhere.
     #[error("--set {text}: {reason}")]
@@ -145,7 +145,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let parse = |source: toml::de::Error, origin: String| ConfigError::Parse {
             origin,
-            source: Box::new(source),
+            toml: Box::new(source),
         };
         // The text itself first, so that a mistake in the file is shown with its line.
         let plain: Self = toml::from_str(text).map_err(|e| parse(e, origin.into()))?;

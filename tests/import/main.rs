@@ -1,6 +1,7 @@
 //! Published weights into model files: whose names, which shapes, what is refused.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+#![expect(clippy::print_stderr, reason = "what is skipped is said")]
 
 #[path = "../pickle/counting.rs"]
 mod counting;

@@ -46,7 +46,7 @@ fn every_tensor_comes_from_the_variable_that_the_published_mapping_says() {
         (
             "map_torch_to_tf_mobile.tsv",
             BackboneName::MOBILE,
-            [0, 6, 12].iter().flat_map(|s| s + 0..s + 4).collect(),
+            [0, 6, 12].iter().flat_map(|&s| s..s + 4).collect(),
         ),
     ] {
         let Some(rows) = table(file) else { return };

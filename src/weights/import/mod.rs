@@ -37,6 +37,7 @@ const COCO_OUTPUTS: usize = 90;
 
 /// Whose names the tensors of a file have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(clippy::doc_markdown, reason = "these docs are help texts")]
 pub enum Layout {
     /// A classifier of timm, or of Cadene's pretrained-models
     Timm,
@@ -142,6 +143,11 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
     let mut start = Vec::new();
     File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(error)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let named = |ends: &[&str]| {
+        Path::new(name)
+            .extension()
+            .is_some_and(|e| ends.iter().any(|end| e.eq_ignore_ascii_case(end)))
+    };
     if start.starts_with(b"\x89HDF\r\n\x1a\n") {
         return Err(WeightsError::NotAModel {
             path: path.into(),
@@ -161,11 +167,11 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
         }
         return Ok(Box::new(file));
     }
-    if name.ends_with(".index") || name.contains(".data-") || name.ends_with(".ckpt") {
+    if named(&["index", "ckpt"]) || name.contains(".data-") {
         return Ok(Box::new(TfBundle::open(path)?));
     }
     // Field 1 of a GraphDef, its nodes.
-    if start.first() == Some(&0x0a) || name.ends_with(".pb") {
+    if start.first() == Some(&0x0a) || named(&["pb"]) {
         return Ok(Box::new(TfGraph::open(path)?));
     }
     Err(WeightsError::NotAModel {

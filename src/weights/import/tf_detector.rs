@@ -49,7 +49,7 @@ impl Found {
         let rpn_channels = side("Conv/weights", 3)?;
         let anchors = side("FirstStageBoxPredictor/ClassPredictor/weights", 3)? / 2;
         let cells = tf_slim::normal_cells(tensors.keys().map(String::as_str), FIRST_STAGE);
-        if cells == 0 || cells % 2 != 0 {
+        if cells == 0 || !cells.is_multiple_of(2) {
             return Err(error(&format!(
                 "{cells} normal cells before the crop are not two equal stages"
             )));

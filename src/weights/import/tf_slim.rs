@@ -79,7 +79,7 @@ impl Found {
             return Err(error("there is no final_layer/FC/weights"));
         };
         let cells = normal_cells(tensors.keys().map(String::as_str), "");
-        if cells == 0 || cells % 3 != 0 {
+        if cells == 0 || !cells.is_multiple_of(3) {
             return Err(error(&format!("{cells} normal cells are not three equal stages")));
         }
         let name = BackboneName::a(cells / 3, channels, form);

@@ -47,7 +47,7 @@ impl Found {
         };
         let numbers: BTreeSet<usize> = tensors.keys().filter_map(|name| number(name)).collect();
         let numbers: Vec<usize> = numbers.into_iter().collect();
-        if numbers.is_empty() || numbers.len() % 3 != 0 || numbers.len() > 192 {
+        if numbers.is_empty() || !numbers.len().is_multiple_of(3) || numbers.len() > 192 {
             return Err(error(&format!(
                 "{} normal cells are not three equal stages",
                 numbers.len()
