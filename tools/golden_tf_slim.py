@@ -21,6 +21,16 @@ with `is_training` on but batch norm, dropout and drop path in inference mode, w
 network is trained; the same graph's logits are checked against those of the inference graph. Its two
 widths, 128 and 768, are constants in slim, which makes 0.4 MB at the least: `cifar_aux` and the full-size
 cases are made only when named.
+
+`aux` is that head alone, small enough to keep: `aux.json` has the logits and how to make the weights and
+the map, which follow from a formula that any language computes the same. In float64, then rounded to
+float32, element i (in TensorFlow's order, from 0) of a tensor is offset + scale * u, where
+
+    h = (i + number * 2^22) * 2654435761 mod 2^32,    h ^= h >> 15,
+    h = h * 2246822519 mod 2^32,    h ^= h >> 13,    u = (h >> 8) / 2^23 - 1.
+
+Slim's own `_build_nasnet_base` picks the map, applies its ReLU and builds the head; its cells are stood in
+for, the one that the head should read by the map, all others by NaN.
 """
 import argparse, json, os, sys, types
 from importlib.metadata import version
@@ -119,17 +129,23 @@ def build(case, images, mode, **settings):
     return logits, outputs
 
 
+def layer_scope(mode):
+    """Slim's scope for the layers of a network in `mode`, inside the form's own."""
+    layers = [slim.avg_pool2d, slim.max_pool2d, slim.conv2d, slim.batch_norm, slim.separable_conv2d,
+              nasnet_utils.factorized_reduction, nasnet_utils.global_avg_pool,
+              nasnet_utils.get_channel_index, nasnet_utils.get_channel_dim]
+    with slim.arg_scope([slim.dropout, nasnet_utils.drop_path, slim.batch_norm], is_training=mode == 'train'), \
+            slim.arg_scope(layers, data_format='NHWC') as scope:
+        return scope
+
+
 def build_parts(case, hparams, images, mode):
     """What build_nasnet_* does, with batch norm's mode apart from the graph's, and the strided form."""
     cells = hparams.num_cells + (2 if case['form'] == 'cifar' else 4)
     normal, reduction = (
         cell(hparams.num_conv_filters, 1., cells, hparams.total_training_steps)
         for cell in [nasnet_utils.NasNetANormalCell, nasnet_utils.NasNetAReductionCell])
-    layers = [slim.avg_pool2d, slim.max_pool2d, slim.conv2d, slim.batch_norm, slim.separable_conv2d,
-              nasnet_utils.factorized_reduction, nasnet_utils.global_avg_pool,
-              nasnet_utils.get_channel_index, nasnet_utils.get_channel_dim]
-    with slim.arg_scope([slim.dropout, nasnet_utils.drop_path, slim.batch_norm], is_training=mode == 'train'), \
-            slim.arg_scope(layers, data_format='NHWC'):
+    with slim.arg_scope(layer_scope(mode)):
         if case['form'] == 'strided':
             return strided(normal, hparams, images, case['classes'])
         return nasnet._build_nasnet_base(
@@ -335,10 +351,90 @@ def check(name, case, folder):
         assert worst < 1e-4, name
 
 
+# The auxiliary head alone; `map` is the shape of what it reads, for a square image with sides of `image`.
+# 9 pixels leave the pool a rest, 8 and 14 do not.
+AUX_CASES = [
+    dict(form='cifar', num_cells=6, num_conv_filters=1, classes=10, image=16, map=[2, 8, 8, 12]),
+    dict(form='cifar', num_cells=6, num_conv_filters=1, classes=10, image=17, map=[1, 9, 9, 12]),
+    dict(form='mobile', num_cells=3, num_conv_filters=4, stem_multiplier=1., classes=13, image=224, map=[1, 14, 14, 48]),
+]
+
+
+def formula(number, shape, offset, scale):
+    h = (np.arange(np.prod(shape), dtype=np.uint64) + (number << 22)) * 2654435761 % 2**32
+    h ^= h >> 15
+    h = h * 2246822519 % 2**32
+    h ^= h >> 13
+    return (offset + scale * ((h >> 8) / 2**23 - 1)).astype(np.float32).reshape(shape)
+
+
+def aux_range(name, shape):
+    """Offset and scale. Variances are small, so that epsilon counts, and no mean is negative: swapped, they give numbers."""
+    leaf = name.split('/')[-1]
+    fixed = dict(gamma=(1., .4), beta=(0., .5), biases=(0., .5), moving_mean=(.15, .1), moving_variance=(.1, .08))
+    return fixed[leaf] if leaf in fixed else (0., round(float(np.sqrt(6 / np.prod(shape[:-1]))), 4))
+
+
+def aux_case(case):
+    """What `aux.json` says of a case: 0 is the map's number, variables follow in the order of their names."""
+    def tensor(number, name, shape, offset, scale):
+        return dict(name=name, number=number, shape=shape, offset=offset, scale=scale)
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        read = tensor(0, 'map', case['map'], 0., 1.)
+        chosen = f"cell_{2 * case['num_cells'] // 3 - 1}"
+        net = tf.constant(formula(*[read[k] for k in ['number', 'shape', 'offset', 'scale']]))
+        other = tf.fill([case['map'][0], 2, 2, 1], np.float32('nan'))
+
+        def cell(_, scope, **kwargs):
+            return net if scope == chosen else other
+
+        images = tf.zeros([case['map'][0], case['image'], case['image'], 3])
+        with arg_scope(case), slim.arg_scope(layer_scope('frozen')):
+            _, ends = nasnet._build_nasnet_base(
+                images, cell, cell, case['classes'], config(dict(case, aux=True)), is_training=True,
+                stem_type='cifar' if case['form'] == 'cifar' else 'imagenet')
+        head = '/aux_logits/'
+        variables = sorted((v for v in tf.global_variables() if head in v.op.name), key=lambda v: v.op.name)
+        tensors = []
+        for number, variable in enumerate(variables, 1):
+            shape = variable.shape.as_list()
+            name = variable.op.name.split(head)[1]
+            tensors.append(tensor(number, name, shape, *aux_range(name, shape)))
+        put(session, {v: formula(*[t[k] for k in ['number', 'shape', 'offset', 'scale']]) for v, t in zip(variables, tensors)})
+        # A ReLU that changes little could be left out unseen.
+        relus = [op.inputs[0] for op in tf.get_default_graph().get_operations() if op.type == 'Relu' and head in op.name]
+        for value in session.run([net] + relus):
+            print(f'  ReLU of {list(value.shape)}: {np.mean(value < 0):.0%} negative')
+            assert .2 < np.mean(value < 0) < .8
+        assert len(relus) == 2
+        logits = session.run(ends['AuxLogits'])
+    assert np.isfinite(logits).all()
+    print(f"aux {case['map']}: logits of deviation {logits.std():.3f}")
+    return dict(case, map=read, variables=tensors, logits=[[float(f'{x:.9g}') for x in row] for row in logits])
+
+
+def aux(path, check):
+    about = dict(source='TF-slim nets/nasnet, weights and map by the formula in tools/golden_tf_slim.py',
+                 **{package: version(package) for package in ['tensorflow-cpu', 'tf-slim', 'numpy']})
+    cases = [aux_case(case) for case in AUX_CASES]
+    if not check:
+        rows = ',\n'.join(json.dumps(case) for case in cases)
+        with open(path, 'w') as file:
+            file.write(f'{{"about": {json.dumps(about)},\n"cases": [\n{rows}\n]}}\n')
+        return
+    with open(path) as file:
+        golden = json.load(file)['cases']
+    for now, kept in zip(cases, golden, strict=True):
+        worst = np.abs(np.subtract(now.pop('logits'), kept.pop('logits'))).max()
+        print(f'aux: largest difference {worst:.2g}')
+        assert worst < 1e-4 and now == kept
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('slim', help='folder that holds nets/nasnet')
-    parser.add_argument('cases', nargs='*', help=', '.join(CASES))
+    parser.add_argument('cases', nargs='*', help=', '.join([*CASES, 'aux']))
     parser.add_argument('--out', default=os.path.join(os.path.dirname(__file__), '..', 'tests', 'golden', 'tf_slim'))
     parser.add_argument('--seed', type=int, default=3)
     parser.add_argument('--check', action='store_true')
@@ -347,6 +443,9 @@ if __name__ == '__main__':
     sys.path.insert(0, args.slim)
     import tf_slim as slim
     from nets.nasnet import nasnet, nasnet_utils
-    for name in args.cases or [n for n, c in CASES.items() if not c.get('big')]:
+    for name in args.cases or [n for n, c in CASES.items() if not c.get('big')] + ['aux']:
+        if name == 'aux':
+            aux(os.path.join(args.out, 'aux.json'), args.check)
+            continue
         folder = os.path.join(args.out, name)
         check(name, CASES[name], folder) if args.check else make(name, CASES[name], folder, args.seed)
