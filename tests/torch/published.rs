@@ -1,7 +1,11 @@
 //! Classifiers whose weights and outputs are of the original programs: TF-slim's own NASNet in every form,
 //! from its checkpoint through the importer to each cell and the logits; and its auxiliary head.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic, and say what is skipped"
+)]
 
 mod common;
 
