@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::layers::{Layer, LayerKind, Place};
 use super::names;
-use super::plan::Plan;
+use super::plan::{CONV0, Plan};
 use crate::geometry::Size;
 
 /// What a cell costs.
@@ -69,7 +69,7 @@ impl NetworkCount {
     /// (under 1 in the CIFAR form), and for one so large that the multiply-adds pass 64 bits.
     pub fn new(plan: &Plan, size: Size, classes: usize) -> Option<Self> {
         let sizes = plan.sizes(size)?;
-        let mut stem = CellCount::new(names::CONV0, plan.stem_filters, sizes[0]);
+        let mut stem = CellCount::new(CONV0, plan.stem_filters, sizes[0]);
         stem.add(&plan.stem(), sizes[0])?;
         let mut cells = vec![stem];
         for (i, site) in plan.cells.iter().enumerate() {

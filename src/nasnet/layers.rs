@@ -1,7 +1,6 @@
 //! The network's weighted layers as one flat list: what is counted, imported and made.
 
 use super::genotype::{OpKind, State};
-use super::names;
 use super::plan::{Fit, Map, Plan, Site};
 use crate::geometry::Size;
 
@@ -233,13 +232,6 @@ pub struct NetworkTensor<'a> {
     pub leaf: Leaf,
     /// Sides, outermost first.
     pub shape: Vec<usize>,
-}
-
-impl NetworkTensor<'_> {
-    /// Its name in our files, which is timm's.
-    pub fn name(&self) -> String {
-        names::tensor(self.site, &self.layer, self.leaf)
-    }
 }
 
 impl Plan {

@@ -5,11 +5,9 @@
 //! after TF-slim's scopes.
 
 use super::genotype::State;
-use super::layers::{Layer, LayerKind, Leaf, Place};
-use super::plan::Site;
+use super::layers::{Layer, LayerKind, Leaf, NetworkTensor, Place};
+use super::plan::{CONV0, Site};
 
-/// The stem convolution.
-pub const CONV0: &str = "conv0";
 /// The classifier.
 pub const CLASSIFIER: &str = "last_linear";
 /// The auxiliary head.
@@ -21,6 +19,13 @@ pub fn state_number(state: State) -> usize {
         State::H => 0,
         State::P => 1,
         State::S(n) => n + 2,
+    }
+}
+
+impl NetworkTensor<'_> {
+    /// Its name in our files, which is timm's.
+    pub fn name(&self) -> String {
+        tensor(self.site, &self.layer, self.leaf)
     }
 }
 

@@ -13,8 +13,10 @@ use thiserror::Error;
 
 use super::genotype::{Cells, Combine, Genotype, Op, OpKind, State};
 use super::name::{BackboneName, Family, Form};
-use super::names;
 use crate::geometry::Size;
+
+/// Published name of the stem convolution.
+pub const CONV0: &str = "conv0";
 
 /// Which map the first cell after a reduction takes as `P`. It changes no shape and no count, so that
 /// only numbers can tell.
@@ -278,7 +280,7 @@ impl Plan {
     /// Published name of a map.
     pub fn map_name(&self, map: Map) -> &str {
         match map.0 {
-            0 => names::CONV0,
+            0 => CONV0,
             i => &self.cells[i - 1].name,
         }
     }

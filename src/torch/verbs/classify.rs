@@ -2,7 +2,7 @@
 //! over images whose classes are known.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 
 use detect::cli::{ClassifyArgs, EvalArgs};
@@ -15,7 +15,7 @@ use detect::failure::{Exit, OrExit as _};
 use detect::weights::model;
 use serde_json::{Value, json};
 
-use super::images::{expand, read};
+use super::inputs::Inputs;
 use crate::device;
 use crate::predict::ClassifierModel;
 use crate::train::log;
@@ -29,33 +29,9 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<Exit> {
     let device = device::choose(&args.run_on)?;
     let path = model::resolve(Some(&args.weights)).or_exit(Exit::Weights)?;
     let model = ClassifierModel::read(&path, device).or_exit(Exit::Weights)?;
-    let mut failed = 0;
-    let mut files = Vec::new();
-    for input in &args.images {
-        match expand(input) {
-            Ok(found) => files.extend(found),
-            Err(problem) => {
-                tracing::error!("{problem}");
-                failed += 1;
-            }
-        }
-    }
-    let bar = log::bar(files.len(), 0, "images");
-    if files.len() < 2 {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-    }
+    let mut inputs = Inputs::new(&args.images);
     let mut entries = Vec::new();
-    for chunk in files.chunks(args.batch.into()) {
-        let mut images: Vec<(&PathBuf, Rgb)> = Vec::new();
-        for file in chunk {
-            match read(file) {
-                Ok(image) => images.push((file, image)),
-                Err(problem) => {
-                    bar.suspend(|| tracing::error!("{problem:#}"));
-                    failed += 1;
-                }
-            }
-        }
+    while let Some(images) = inputs.next(args.batch.into()) {
         let pictures: Vec<&Rgb> = images.iter().map(|(_, image)| image).collect();
         let logits = model.logits(&model.info.preprocessing.apply(&pictures), pictures.len());
         for ((file, image), logits) in images.iter().zip(logits) {
@@ -65,19 +41,15 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<Exit> {
                 entries.push(image_json(file, image.size, &found, classes));
             } else {
                 let text = image_text(file, image.size, &found, classes);
-                bar.suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?;
+                inputs.bar().suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?;
             }
         }
-        bar.inc(chunk.len() as u64);
     }
-    bar.finish_and_clear();
+    let exit = inputs.finish();
     if args.json {
         writeln!(std::io::stdout().lock(), "{:#}", Value::Array(entries))?;
     }
-    if failed > 0 {
-        tracing::error!("{failed} of the inputs failed");
-    }
-    Ok(if failed == 0 { Exit::Done } else { Exit::SomeInputsFailed })
+    Ok(exit)
 }
 
 pub(super) fn evaluate(args: &EvalArgs) -> anyhow::Result<Exit> {

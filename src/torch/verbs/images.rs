@@ -1,12 +1,12 @@
 //! `detect IMAGE|DIR...`: objects in images.
 
 use std::collections::HashSet;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use detect::cli::DetectArgs;
-use detect::data::image::{self, EXTENSIONS, Rgb};
+use detect::data::image::Rgb;
 use detect::data::{Category, loader};
 use detect::draw::{self, Labelled};
 use detect::failure::{Exit, OrExit as _};
@@ -15,12 +15,9 @@ use detect::weights::model;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use super::inputs::{Inputs, STDIN};
 use crate::device;
 use crate::predict::Model;
-use crate::train::log;
-
-/// The name that stands for standard input.
-const STDIN: &str = "-";
 
 pub(super) fn run(args: &DetectArgs) -> anyhow::Result<Exit> {
     let device = device::choose(&args.run_on)?;
@@ -38,111 +35,33 @@ pub(super) fn run(args: &DetectArgs) -> anyhow::Result<Exit> {
             .with_context(|| format!("cannot make the folder {}", out.display()))
             .or_exit(Exit::Output)?;
     }
-    let mut failed = 0;
-    let mut files = Vec::new();
-    for input in &args.images {
-        match expand(input) {
-            Ok(found) => files.extend(found),
-            Err(problem) => {
-                tracing::error!("{problem}");
-                failed += 1;
-            }
-        }
-    }
-    let bar = log::bar(files.len(), 0, "images");
-    if files.len() < 2 {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-    }
+    let mut inputs = Inputs::new(&args.images);
     let mut output = Output {
         args,
         categories: &model.info.categories,
         taken: HashSet::new(),
         json: Vec::new(),
     };
-    for chunk in files.chunks(args.batch.into()) {
-        let mut images: Vec<(&PathBuf, Rgb)> = Vec::new();
-        for file in chunk {
-            match read(file) {
-                Ok(image) => images.push((file, image)),
-                Err(problem) => {
-                    bar.suspend(|| tracing::error!("{problem:#}"));
-                    failed += 1;
-                }
-            }
-        }
+    while let Some(images) = inputs.next(args.batch.into()) {
         if !images.is_empty() {
             let pixels: Vec<&Rgb> = images.iter().map(|(_, image)| image).collect();
             let batch = loader::prepare(&pixels, &model.info.config.input);
             for ((file, image), mut found) in images.iter().zip(model.detect(&batch)) {
                 found.retain(|d| d.score >= args.score);
                 found.truncate(args.max_detections);
-                output.write(file, image, &found, &bar)?;
+                output.write(file, image, &found, inputs.bar())?;
             }
         }
-        bar.inc(chunk.len() as u64);
     }
-    bar.finish_and_clear();
+    let exit = inputs.finish();
     if args.json {
         writeln!(std::io::stdout().lock(), "{:#}", Value::Array(output.json))?;
     }
-    if failed > 0 {
-        tracing::error!("{failed} of the inputs failed");
-    }
-    Ok(if failed == 0 { Exit::Done } else { Exit::SomeInputsFailed })
+    Ok(exit)
 }
 
 fn names(categories: &[Category]) -> String {
     categories.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-/// The image files that an argument stands for: itself, or those in a folder, by name.
-pub(super) fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
-    if !input.is_dir() {
-        return Ok(vec![input.to_owned()]);
-    }
-    let unreadable = |e: std::io::Error| format!("cannot read the folder {}: {e}", input.display());
-    let is_image = |path: &Path| {
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) && !path.is_dir()
-    };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(input).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if is_image(&path) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    if found.is_empty() {
-        return Err(format!(
-            "the folder {} holds no images ({})",
-            input.display(),
-            EXTENSIONS.join(", ")
-        ));
-    }
-    Ok(found)
-}
-
-/// Decodes a file, or standard input.
-pub(super) fn read(file: &Path) -> anyhow::Result<Rgb> {
-    let decoded = if file.as_os_str() == STDIN {
-        let mut bytes = Vec::new();
-        // One byte over what any image may have, so that an endless stream ends.
-        let limit = image::MAX_DECODED_BYTES + 1;
-        std::io::stdin()
-            .take(limit)
-            .read_to_end(&mut bytes)
-            .context("cannot read standard input")?;
-        let mut copy = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
-        copy.write_all(&bytes).context("cannot write a temporary file")?;
-        image::decode(copy.path()).context("standard input")?
-    } else {
-        image::decode(file)?
-    };
-    if let Some(warning) = &decoded.warning {
-        tracing::warn!("{}: {warning}", file.display());
-    }
-    Ok(decoded.image)
 }
 
 /// Where results go.
@@ -260,25 +179,5 @@ impl Output<'_> {
             .map(|number| out.join(format!("{stem}{number}.detections.jpg")))
             .find(|path| self.taken.insert(path.clone()))
             .expect("there are numbers enough")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_stand_for_their_images_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["b.PNG", "a.jpg", "notes.txt"] {
-            std::fs::write(dir.path().join(name), "x").unwrap();
-        }
-        std::fs::create_dir(dir.path().join("folder.jpg")).unwrap();
-        let found = expand(dir.path()).unwrap();
-        let names: Vec<_> =
-            found.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["a.jpg", "b.PNG"]);
-        let error = expand(&dir.path().join("folder.jpg")).unwrap_err();
-        assert!(error.contains("holds no images"), "{error}");
     }
 }

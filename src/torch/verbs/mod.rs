@@ -4,6 +4,7 @@ mod classify;
 mod eval;
 mod features;
 mod images;
+mod inputs;
 mod train;
 
 use detect::cli::{self, Cli, Command, Task};

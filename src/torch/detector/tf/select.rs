@@ -5,9 +5,9 @@ use detect::geometry::{Box2, Detection, Label, Size};
 use detect::nms::first_apart;
 use tch::{Kind, Tensor};
 
-use crate::detector::boxes;
 use crate::detector::coder::Coder;
 use crate::detector::roi::RoiOutput;
+use crate::detector::{boxes, post};
 
 /// The detections of each image in pixels of the network's input, best score first.
 ///
@@ -27,15 +27,9 @@ pub fn select(
     let scores = boxes::to_vec(&scores); // [R, K]
     let decoded = Coder::TF.decode(&output.box_regression, &Tensor::cat(regions, 0));
     let decoded = boxes::from_tensor(&decoded); // [R, K]
-    let mut first = 0;
-    let mut images = Vec::with_capacity(sizes.len());
-    for (region, &size) in regions.iter().zip(sizes) {
-        let count = region.size()[0] as usize;
-        let rows = first * classes..(first + count) * classes;
-        first += count;
-        images.push(select_one(&scores[rows.clone()], &decoded[rows], classes, size, settings));
-    }
-    images
+    post::of_each_image(regions, sizes, classes, |rows, size| {
+        select_one(&scores[rows.clone()], &decoded[rows], classes, size, settings)
+    })
 }
 
 /// `scores` and `decoded` are `[R, K]` of one image.

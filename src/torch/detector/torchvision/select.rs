@@ -5,9 +5,9 @@ use detect::geometry::{Box2, Detection, Label, Size};
 use detect::nms::batched_nms;
 use tch::{Kind, Tensor};
 
-use crate::detector::boxes;
 use crate::detector::coder::Coder;
 use crate::detector::roi::RoiOutput;
+use crate::detector::{boxes, post};
 
 /// Detections narrower or lower than this are dropped, in pixels of the network's input.
 const SMALLEST_SIDE: f32 = 1e-2;
@@ -29,15 +29,9 @@ pub fn select(
     let scores = boxes::to_vec(&output.class_logits.softmax(1, Kind::Float)); // [R, K + 1]
     let decoded = Coder::TORCHVISION_ROI.decode(&output.box_regression, &Tensor::cat(regions, 0));
     let decoded = boxes::from_tensor(&decoded); // [R, K + 1]
-    let mut first = 0;
-    let mut images = Vec::with_capacity(sizes.len());
-    for (region, &size) in regions.iter().zip(sizes) {
-        let count = region.size()[0] as usize;
-        let rows = first * classes..(first + count) * classes;
-        first += count;
-        images.push(select_one(&scores[rows.clone()], &decoded[rows], classes, size, settings));
-    }
-    images
+    post::of_each_image(regions, sizes, classes, |rows, size| {
+        select_one(&scores[rows.clone()], &decoded[rows], classes, size, settings)
+    })
 }
 
 /// `scores` and `decoded` are `[R, K + 1]` of one image.
