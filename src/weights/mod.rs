@@ -2,6 +2,8 @@
 
 pub mod classifier;
 pub mod file;
+#[cfg(feature = "keras")]
+pub mod hdf5;
 pub mod import;
 pub mod label_map;
 pub mod model;
@@ -17,6 +19,8 @@ mod tf_proto;
 
 pub use classifier::ClassifierInfo;
 pub use file::{Contents, Element, StoredTensor, WeightsError};
+#[cfg(feature = "keras")]
+pub use hdf5::KerasFile;
 pub use model::ModelInfo;
 pub use pipeline::PipelineConfig;
 pub use safetensors_file::SafetensorsFile;

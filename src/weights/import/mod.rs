@@ -6,6 +6,7 @@
 //! taken. Nothing is guessed: what is missing, left over or misshapen is an error that lists it all.
 
 pub mod heads;
+pub mod keras;
 pub mod tf_detector;
 pub mod tf_slim;
 pub mod timm;
@@ -43,6 +44,8 @@ pub enum Layout {
     Timm,
     /// A classifier of TF-slim
     TfSlim,
+    /// A classifier of Keras
+    Keras,
     /// The detector faster_rcnn_nas of TensorFlow's Object Detection API
     TfDetector,
     /// A Faster R-CNN of torchvision on a NASNet in timm's names
@@ -60,6 +63,8 @@ impl Layout {
             Some(Self::Torchvision)
         } else if has("conv0/weights") || has("l1_stem_3x3/weights") {
             Some(Self::TfSlim)
+        } else if has(keras::STEM) {
+            Some(Self::Keras)
         } else if has("conv0.conv.weight") {
             Some(Self::Timm)
         } else {
@@ -72,6 +77,7 @@ impl Layout {
         match self {
             Self::Timm => "NASNet in timm's names",
             Self::TfSlim => "NASNet of TF-slim",
+            Self::Keras => "NASNet of Keras",
             Self::TfDetector => "faster_rcnn_nas of TensorFlow",
             Self::Torchvision => "Faster R-CNN of torchvision",
         }
@@ -149,10 +155,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
             .is_some_and(|e| ends.iter().any(|end| e.eq_ignore_ascii_case(end)))
     };
     if start.starts_with(b"\x89HDF\r\n\x1a\n") {
-        return Err(WeightsError::NotAModel {
-            path: path.into(),
-            reason: "is an HDF5 file of Keras; this build reads none (cargo feature keras)".into(),
-        });
+        return hdf5(path);
     }
     // A zip archive, or a pickle of protocol 2 or later.
     if start.starts_with(b"PK") || (start.first() == Some(&0x80) && start.get(1) <= Some(&5)) {
@@ -176,7 +179,20 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
     }
     Err(WeightsError::NotAModel {
         path: path.into(),
-        reason: "is in no format that is read: .safetensors, PyTorch (.pth, .pt, .bin), TensorFlow checkpoint (.index and .data) or frozen graph (.pb)".into(),
+        reason: "is in no format that is read: .safetensors, PyTorch (.pth, .pt, .bin), TensorFlow checkpoint (.index and .data) or frozen graph (.pb), Keras (.h5)".into(),
+    })
+}
+
+#[cfg(feature = "keras")]
+fn hdf5(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
+    Ok(Box::new(super::KerasFile::open(path)?))
+}
+
+#[cfg(not(feature = "keras"))]
+fn hdf5(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
+    Err(WeightsError::NotAModel {
+        path: path.into(),
+        reason: "is an HDF5 file, as Keras writes them, which this build does not read; build detect with `--features keras`".into(),
     })
 }
 
@@ -202,6 +218,7 @@ pub fn import(
     let (mut contents, about) = match layout {
         Layout::Timm => from_timm(source, settings, path)?,
         Layout::TfSlim => from_tf_slim(source, settings, path)?,
+        Layout::Keras => from_keras(source, settings, path, &mut notes)?,
         Layout::TfDetector => from_tf_detector(source, settings, path, &mut notes)?,
         Layout::Torchvision => from_torchvision(source, settings, path, &mut notes)?,
     };
@@ -323,6 +340,25 @@ fn from_tf_slim(
         Form::ImageNet | Form::Strided => Preprocessing::tf_slim(side),
     };
     Ok((contents, classifier(backbone, classes, preprocessing, settings, "TF-slim checkpoint")))
+}
+
+fn from_keras(
+    source: &mut dyn Source,
+    settings: &Settings,
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<(Contents, About), WeightsError> {
+    let found = keras::Found::read(source.tensors(), path)?;
+    let backbone = section(found.name, found.stem_filters, settings, false);
+    let contents =
+        wanted::take(source, &keras::wanted(&found, &backbone), keras::is_ignored, path)?;
+    notes.push(keras::NOTE.into());
+    let side = published_size(found.name);
+    let preprocessing = Preprocessing::plain(Size::new(side, side));
+    Ok((
+        contents,
+        classifier(backbone, found.classes, preprocessing, settings, "Keras weight file"),
+    ))
 }
 
 /// The categories of a detector of `classes` classes.
