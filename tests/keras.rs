@@ -90,6 +90,43 @@ fn every_weight_is_read_as_keras_holds_it() {
     assert!(message(file.read("none/kernel")).contains("has no weight 'none/kernel'"));
 }
 
+/// What h5py wrote in the forms of other versions: the values are 0, 1, 2 ...
+#[test]
+fn older_and_newer_forms_are_read() {
+    for (form, length) in [("form_old.h5", 4), ("form_new.h5", 4)] {
+        let mut file = KerasFile::open(&golden(form)).unwrap();
+        let found: BTreeMap<_, _> = read_all(&mut file).unwrap().into_iter().collect();
+        assert_eq!(found.len(), length, "{form}");
+        let floats = |n: usize| (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect::<Vec<_>>();
+        let kernel = &found["dense/kernel"];
+        assert_eq!((kernel.element, &kernel.shape[..]), (Element::F32, &[2, 3][..]), "{form}");
+        assert_eq!(kernel.bytes, floats(6), "{form}");
+        assert_eq!(found["dense/bias"].bytes, floats(3), "{form}");
+        let gamma = &found["half/gamma"];
+        assert_eq!((gamma.element, &gamma.shape[..]), (Element::F16, &[4][..]), "{form}");
+        assert_eq!(gamma.bytes, [0, 0, 0, 0x3c, 0, 0x40, 0, 0x42], "{form}");
+        let beta = (0..4).flat_map(|i| f64::from(i).to_le_bytes()).collect::<Vec<_>>();
+        assert_eq!((found["half/beta"].element, &found["half/beta"].bytes), (Element::F64, &beta));
+    }
+}
+
+#[test]
+fn what_keras_2_never_writes_is_refused_with_advice() {
+    for (case, expected) in [
+        ("chunked", "the weight 'dense/kernel': it is not stored in one piece"),
+        ("big_endian", "the weight 'dense/kernel': it holds f32, or numbers in another order"),
+        ("integers", "the weight 'dense/kernel': it holds i64"),
+        ("unwritten", "the weight 'dense/kernel': it was never written"),
+        ("keras_3", "without the attribute layer_names that Keras 2 writes"),
+        ("nested", "two weights are called 'inner/kernel'"),
+    ] {
+        let found = message(KerasFile::open(&golden(&format!("refused_{case}.h5"))));
+        assert!(found.contains(expected), "{found:?} does not say {expected:?}");
+    }
+    let none = message(KerasFile::open(Path::new("no/such.h5")));
+    assert!(none.contains("cannot read the weights no/such.h5"), "{none}");
+}
+
 /// TF-slim's name of a weight of Keras, after Keras's code, where the layers have their names.
 fn slim_name(keras: &str, n: usize, factorized: impl Fn(&str) -> bool) -> String {
     let (layer, weight) = keras.split_once('/').unwrap();
@@ -268,6 +305,47 @@ fn the_auxiliary_head_is_left_out() {
     assert_eq!(imported(&mut with).unwrap().0.tensors.len(), 491);
     with.1.insert("auxiliary/kernel".into(), info);
     assert!(message(imported(&mut with)).contains("unexpected: auxiliary/kernel"));
+}
+
+/// All 363 names of layers are one text of a megabyte, which lies in the file once.
+#[test]
+fn texts_that_share_their_bytes_take_no_memory_for_each() {
+    let mut bytes = fs::read(golden("mobile.h5")).unwrap();
+    let text = 1_u64 << 20;
+    let heap = bytes.len().next_multiple_of(8) as u64;
+    bytes.resize(heap as usize, 0);
+    let field = u64::to_le_bytes;
+    // A global heap: its size with its head, then object 1 of one use.
+    let head = [&b"GCOL\x01\0\0\0"[..], &field(text + 32), b"\x01\0\x01\0\0\0\0\0", &field(text)];
+    bytes.extend(head.concat());
+    bytes.resize(bytes.len() + text as usize, b'a');
+    // The end of the file, in the superblock.
+    let end = field(bytes.len() as u64);
+    bytes[40..48].copy_from_slice(&end);
+    // Length, heap and number in the heap of each text.
+    let heaps: Vec<u64> = (0..heap as usize)
+        .filter(|&at| bytes[at..].starts_with(b"GCOL"))
+        .map(|at| at as u64)
+        .collect();
+    let refers = |at: usize| {
+        let address = u64::from_le_bytes(*bytes[at + 4..].first_chunk().unwrap());
+        heaps.contains(&address)
+    };
+    let name = bytes.windows(11).position(|window| window == b"layer_names").unwrap();
+    let first = (name..name + 100).find(|&at| (0..363).all(|k| refers(at + 16 * k))).unwrap();
+    let reference = [&1_048_576_u32.to_le_bytes()[..], &field(heap), &1_u32.to_le_bytes()].concat();
+    bytes[first..first + 16 * 363].copy_from_slice(&reference.repeat(363));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shared.h5");
+    fs::write(&path, &bytes).unwrap();
+    let found = bounded(bytes.len(), || message(KerasFile::open(&path)));
+    assert!(found.contains("layer_names of / can't be read"), "{found}");
+    // With one such text alone the file is read, up to the layer of that name.
+    bytes[first + 16..first + 16 * 363].copy_from_slice(&[0; 16 * 362]);
+    fs::write(&path, &bytes).unwrap();
+    let found = bounded(bytes.len(), || message(KerasFile::open(&path)));
+    assert!(found.contains("there is no group for the layer 'aaaa"), "{}", &found[..200]);
 }
 
 /// The file has no checksums. Names and shapes are those of a network, or the importer says so; under them

@@ -13,6 +13,7 @@ information: Keras pads pools with zeros, which no other NASNet does.
 HDF5 spends two kilobytes a layer on structure, on layers without weights too: 0.9 MB for 0.2 MB of
 weights. So one case is kept; the others are made when named, and `--out` says where to. The weights
 of small cases are multiples of 1/64, which compress well where the repository is stored.
+`--forms` writes form_*.h5 and refused_*.h5, other forms of the format and what is none, without Keras: see there.
 `--names FILE.tsv` writes layer, weight and shape of NASNetMobile and NASNetLarge as Keras orders them.
 """
 import argparse, json, os
@@ -118,6 +119,58 @@ def make(name, case, folder, seed):
           f'{difference:.1g} after reading back')
 
 
+def write_forms(folder):
+    """Two layers as older and newer programs write them; all values are 0, 1, 2 ..."""
+    import h5py
+    dense = dict(kernel=np.arange(6, dtype='<f4').reshape(2, 3), bias=np.arange(3, dtype='<f4'))
+    half = dict(gamma=np.arange(4, dtype='<f2'), beta=np.arange(4, dtype='<f8'))
+
+    def write(group, layer, weights, name, text):
+        inner = group.create_group(layer)
+        paths = [name.format(layer=layer, weight=weight) for weight in weights]
+        inner.attrs['weight_names'] = text(paths)
+        for path, value in zip(paths, weights.values()):
+            inner[path] = value
+
+    fixed = lambda texts: np.array([text.encode() for text in texts])
+    for case, whole, name, libver in [
+        # Keras 2.0: texts of fixed length. The network was built twice; its list of layers is in parts.
+        ('old', False, '{layer}_1/{weight}:0', 'earliest'),
+        # Keras 3's `model.save('x.h5')`, in HDF5's latest form.
+        ('new', True, '{layer}/{weight}', 'latest'),
+    ]:
+        with h5py.File(os.path.join(folder, f'form_{case}.h5'), 'w', libver=libver) as file:
+            top = file.create_group('model_weights') if whole else file
+            if whole:
+                top.attrs['layer_names'] = ['input', 'dense', 'half']
+            else:
+                top.attrs['layer_names0'], top.attrs['layer_names1'] = fixed(['input', 'dense']), fixed(['half'])
+            text = list if whole else fixed
+            write(top, 'dense', dense, name, text)
+            write(top, 'half', half, name, text)
+            top.create_group('input').attrs['weight_names'] = []
+            if whole:
+                file.attrs['model_config'] = '{}'
+                file.create_group('optimizer_weights')['iteration'] = np.int64(7)
+    # What is refused, with the reason.
+    for case, value, options in [('chunked', dense['kernel'], dict(chunks=(1, 3), compression='gzip')),
+                                 ('big_endian', dense['kernel'].astype('>f4'), {}),
+                                 ('integers', np.arange(3), {}), ('unwritten', None, dict(shape=3, dtype='<f4'))]:
+        with h5py.File(os.path.join(folder, f'refused_{case}.h5'), 'w') as file:
+            file.attrs['layer_names'] = ['dense']
+            inner = file.create_group('dense')
+            inner.attrs['weight_names'] = ['dense/kernel:0']
+            inner.create_dataset('dense/kernel:0', data=value, **options)
+    with h5py.File(os.path.join(folder, 'refused_keras_3.h5'), 'w') as file:
+        file['layers/dense/vars/0'] = dense['kernel']
+    with h5py.File(os.path.join(folder, 'refused_nested.h5'), 'w') as file:
+        file.attrs['layer_names'] = ['inner']
+        inner = file.create_group('inner')
+        inner.attrs['weight_names'] = ['a/kernel:0', 'b/kernel:0']
+        for path in ['a/kernel:0', 'b/kernel:0']:
+            inner[path] = dense['kernel']
+
+
 def write_names(path):
     with open(path, 'w') as file:
         for name in ['NASNetMobile', 'NASNetLarge']:
@@ -134,7 +187,10 @@ if __name__ == '__main__':
     parser.add_argument('--out', default=os.path.join(os.path.dirname(__file__), '..', 'tests', 'golden', 'keras'))
     parser.add_argument('--seed', type=int, default=5)
     parser.add_argument('--names')
+    parser.add_argument('--forms', action='store_true')
     args = parser.parse_args()
+    if args.forms:
+        raise SystemExit(write_forms(args.out))
     import keras
     from keras.src.applications import nasnet  # the public module shows the two published sizes alone
     if args.names:

@@ -215,11 +215,12 @@ impl Listing<'_> {
         let wrong = self.wrong(&what);
         let broken = |reason: String| self.broken(format!("the weight '{name}': {reason}"));
         let datatype = dataset.datatype().map_err(&wrong)?;
-        let element = element(&datatype).ok_or_else(|| WeightsError::Element {
-            path: self.path.into(),
-            tensor: name.into(),
-            dtype: format!("{datatype:?}"),
-        })?;
+        let Some(element) = element(&datatype) else {
+            let kind = dataset.dtype().map_err(&wrong)?;
+            return Err(broken(format!(
+                "it holds {kind}, or numbers in another order of bytes; Keras's weights are little-endian floats of 16, 32 or 64 bits"
+            )));
+        };
         let sides = dataset.shape().map_err(&wrong)?;
         let shape: Option<Vec<usize>> =
             sides.iter().map(|&side| usize::try_from(side).ok()).collect();
