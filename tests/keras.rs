@@ -73,7 +73,9 @@ fn edited(
 fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> usize {
     assert_eq!(old.len(), new.len());
     let places: Vec<_> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(old)).collect();
-    places.iter().for_each(|&at| bytes[at..at + new.len()].copy_from_slice(new));
+    for &at in &places {
+        bytes[at..at + new.len()].copy_from_slice(new);
+    }
     places.len()
 }
 
@@ -170,16 +172,14 @@ fn slim_name(keras: &str, n: usize, factorized: impl Fn(&str) -> bool) -> String
             };
             // Block, side and kernel, as the calls in Keras's two cells have them.
             let (block, side, k) = match rest {
-                "normal_left1" => (0, "left", 5),
+                "normal_left1" | "reduction_left1" => (0, "left", 5),
                 "normal_right1" => (0, "right", 3),
                 "normal_left2" => (1, "left", 5),
                 "normal_right2" => (1, "right", 3),
-                "normal_left5" => (4, "left", 3),
-                "reduction_left1" => (0, "left", 5),
+                "normal_left5" | "reduction_left4" => (4, "left", 3),
                 "reduction_right1" => (0, "right", 7),
                 "reduction_right2" => (1, "right", 7),
                 "reduction_right3" => (2, "right", 5),
-                "reduction_left4" => (4, "left", 3),
                 _ => panic!("{keras}"),
             };
             let kind = if norm { "bn_sep" } else { "separable" };

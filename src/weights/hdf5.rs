@@ -146,9 +146,13 @@ impl Listing<'_> {
         let mut top = root.clone();
         let mut layers = self.texts(&top, "/", "layer_names")?;
         if layers.is_none() {
-            if let Ok(inner) = root.group("model_weights") {
-                layers = self.texts(&inner, "model_weights", "layer_names")?;
-                top = inner;
+            match root.group("model_weights") {
+                Ok(inner) => {
+                    layers = self.texts(&inner, "model_weights", "layer_names")?;
+                    top = inner;
+                }
+                Err(hdf5_pure::Error::Format(FormatError::PathNotFound(_))) => {}
+                Err(e) => return Err(self.wrong("model_weights")(e)),
             }
         }
         let layers = layers.ok_or_else(|| WeightsError::NotAModel {

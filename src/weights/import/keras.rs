@@ -16,7 +16,7 @@ use crate::weights::{TensorInfo, WeightsError};
 pub const STEM: &str = "stem_conv1/kernel";
 
 /// What a user of such a file should know.
-pub const NOTE: &str = "Keras pads its pools with zeros, which count in averages and in maxima; here, as in TensorFlow, they do not. So the outputs differ a little from those in Keras";
+pub const NOTE: &str = "Keras pads its pools with zeros, which count in averages and in maxima; here, as in TensorFlow, they do not. So the outputs differ somewhat from those in Keras";
 
 /// Whether `name` is known and not needed: the auxiliary head of titu1994's `NASNet-auxiliary-*.h5`.
 pub fn is_ignored(name: &str) -> bool {
@@ -145,4 +145,68 @@ pub fn wanted(found: &Found, section: &Backbone) -> Vec<Wanted> {
             shape: tensor.shape,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nasnet::Plan;
+
+    /// The names are from `keras.applications.NASNetLarge` and `NASNetMobile` themselves.
+    #[test]
+    fn cells_have_the_numbers_of_keras() {
+        for (name, weights, expected) in [
+            (
+                BackboneName::LARGE,
+                1544,
+                [
+                    "adjust_conv_2_stem_2/kernel 1",
+                    "separable_conv_1_reduction_left4_stem_1/depthwise_kernel 1",
+                    "adjust_conv_projection_5/kernel 1",
+                    "separable_conv_2_bn_reduction_right3_reduce_6/gamma 1",
+                    "adjust_conv_1_7/kernel 1",
+                    "adjust_bn_12/beta 1",
+                    "reduction_conv_1_reduce_12/kernel 1",
+                    "normal_bn_1_13/moving_mean 1",
+                    "separable_conv_2_normal_left5_18/pointwise_kernel 1",
+                    "normal_conv_1_6/kernel 0",
+                ],
+            ),
+            (
+                BackboneName::MOBILE,
+                1124,
+                [
+                    "stem_bn1/moving_variance 1",
+                    "adjust_conv_1_stem_1/kernel 0",
+                    "adjust_conv_projection_3/kernel 1",
+                    "reduction_bn_1_reduce_4/gamma 1",
+                    "adjust_conv_2_5/kernel 1",
+                    "adjust_conv_projection_8/kernel 1",
+                    "adjust_conv_projection_reduce_8/kernel 1",
+                    "adjust_conv_1_9/kernel 1",
+                    "separable_conv_1_bn_normal_right2_12/beta 1",
+                    "normal_conv_1_4/kernel 0",
+                ],
+            ),
+        ] {
+            let plan = Plan::published(name);
+            let found = Found { name, stem_filters: plan.stem_filters, classes: 1000 };
+            let names: Vec<String> = plan.tensors().map(|tensor| found.name_of(&tensor)).collect();
+            assert_eq!(names.len(), weights, "{name}");
+            for line in expected {
+                let (weight, count) = line.split_once(' ').unwrap();
+                let there = names.iter().filter(|name| *name == weight).count();
+                assert_eq!(there.to_string(), count, "{name}: {weight}");
+            }
+        }
+    }
+
+    #[cfg(not(feature = "keras"))]
+    #[test]
+    fn without_its_reader_a_file_is_refused_with_advice() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"\x89HDF\r\n\x1a\n and more").unwrap();
+        let error = super::super::open(file.path()).unwrap_err().to_string();
+        assert!(error.contains("build detect with `--features keras`"), "{error}");
+    }
 }
