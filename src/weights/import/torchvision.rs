@@ -1,5 +1,6 @@
 //! Detectors of torchvision (`FasterRCNN`) whose featurizer is a NASNet in timm's names.
 //!
+//! The featurizer may be whole, or pruned to its map of stride 16 (timm's `prune_intermediate_layers`).
 //! A state dict says nothing of anchors, image sizes and thresholds: these come from a recipe.
 
 use std::collections::BTreeMap;
