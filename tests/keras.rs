@@ -53,7 +53,7 @@ fn imported(source: &mut dyn Source) -> Result<(Contents, Box<ClassifierInfo>), 
     assert!(done.notes[0].contains("Keras pads its pools with zeros"), "{:?}", done.notes);
     match done.about {
         About::Classifier(info) => Ok((done.contents, info)),
-        About::Detector(_) => unreachable!("a classifier is no detector"),
+        About::Detector(_) | About::Featurizer(_) => unreachable!("a classifier is no detector"),
     }
 }
 

@@ -19,6 +19,13 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     let settings = settings(args)?;
     let imported = import::import(source.as_mut(), args.layout, &settings, &args.source)
         .or_exit(Exit::Weights)?;
+    if matches!(imported.about, About::Featurizer(_)) {
+        return crate::fail!(
+            Exit::Weights,
+            "{} holds a NASNet without a classifier (last_linear): as a model it can do nothing; `detect features` takes it as it is",
+            args.source.display()
+        );
+    }
     imported.contents.write(&args.out).or_exit(Exit::Output)?;
     for note in &imported.notes {
         tracing::warn!("{note}");
@@ -87,6 +94,7 @@ fn report(args: &ImportArgs, imported: &Imported) -> anyhow::Result<()> {
     let (kind, outputs, next) = match &imported.about {
         About::Classifier(info) => ("classifier", info.classes.len(), "detect classify IMAGE"),
         About::Detector(info) => ("detector", info.categories.len(), "detect IMAGE"),
+        About::Featurizer(_) => unreachable!("it was refused above"),
     };
     if args.json {
         let value = json!({

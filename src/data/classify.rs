@@ -94,6 +94,19 @@ impl Preprocessing {
         }
     }
 
+    /// The same for an input of `size`: a short side keeps its ratio to it.
+    #[must_use]
+    pub fn at(self, size: Size) -> Self {
+        let short = |size: Size| size.height.min(size.width);
+        let crop = match self.crop {
+            CropRule::ShortSide(n) => {
+                CropRule::ShortSide(n * short(size) / short(self.image_size).max(1))
+            }
+            other => other,
+        };
+        Self { image_size: size, crop, ..self }
+    }
+
     fn new(side: usize, crop: CropRule, interpolation: Interpolation) -> Self {
         let image_size = Size::new(side, side);
         Self { image_size, crop, interpolation, mean: [0.5; 3], std: [0.5; 3] }

@@ -1,11 +1,12 @@
 //! Reading and writing `.safetensors`: checked when read, whole or not at all when written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -155,21 +156,6 @@ pub struct StoredTensor {
     pub bytes: Vec<u8>,
 }
 
-impl safetensors::View for &StoredTensor {
-    fn dtype(&self) -> Dtype {
-        self.element.dtype()
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        self.bytes.as_slice().into()
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
 /// All that a file holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
@@ -198,24 +184,42 @@ impl Contents {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        let metadata: HashMap<String, String> = self.metadata.clone().into_iter().collect();
         let temporary = tempfile::Builder::new()
             .prefix(".")
             .suffix(".part")
             .tempfile_in(folder)
             .map_err(error)?;
-        safetensors::serialize_to_file(&self.tensors, Some(metadata), temporary.path()).map_err(
-            |e| match e {
-                safetensors::SafeTensorError::IoError(source) => error(source),
-                other => error(io::Error::other(other.to_string())),
-            },
-        )?;
-        // Opened again by name: the writer above may have put a new file there.
-        let written = File::open(temporary.path()).map_err(error)?;
-        readable_by_all(&written).map_err(error)?;
+        let mut written = io::BufWriter::new(temporary.as_file());
+        self.write_to(&mut written).map_err(error)?;
+        let written = written.into_inner().map_err(|e| error(e.into_error()))?;
+        readable_by_all(written).map_err(error)?;
         written.sync_all().map_err(error)?;
         temporary.persist(path).map_err(|e| error(e.error))?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)
+    }
+
+    /// The format, with everything in a fixed order: the crate's own writer draws that of the metadata.
+    fn write_to(&self, out: &mut impl io::Write) -> io::Result<()> {
+        // Wide elements first, so that each lies at a multiple of its size, as other readers expect.
+        let mut order: Vec<(&String, &StoredTensor)> = self.tensors.iter().collect();
+        order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.element.bytes()));
+        let mut header = serde_json::Map::new();
+        if !self.metadata.is_empty() {
+            header.insert("__metadata__".into(), json!(self.metadata));
+        }
+        let mut end = 0;
+        for (name, tensor) in &order {
+            let start = end;
+            end += tensor.bytes.len();
+            let (dtype, shape) = (tensor.element.dtype(), &tensor.shape);
+            let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+            header.insert((*name).clone(), entry);
+        }
+        let mut header = serde_json::to_vec(&header)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        order.iter().try_for_each(|(_, tensor)| out.write_all(&tensor.bytes))
     }
 
     /// SHA-256 over names, shapes and bytes of all tensors, as hexadecimal text.
@@ -265,6 +269,42 @@ mod tests {
         assert_eq!(Contents::read(&path).unwrap(), sample());
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn the_same_contents_are_the_same_bytes_and_the_format_s_own_reader_reads_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut contents = sample();
+        for (i, key) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+            contents.metadata.insert(key.into(), format!("{i} \"quoted\""));
+            let tensor =
+                StoredTensor { element: Element::I64, shape: vec![i], bytes: vec![7; 8 * i] };
+            contents.tensors.insert(format!("{key}.n"), tensor);
+            let tensor =
+                StoredTensor { element: Element::U8, shape: vec![3], bytes: vec![i as u8; 3] };
+            contents.tensors.insert(format!("{key}.u"), tensor);
+        }
+        let write = |name: &str| {
+            let path = dir.path().join(name);
+            contents.write(&path).unwrap();
+            fs::read(path).unwrap()
+        };
+        let bytes = write("a.safetensors");
+        assert_eq!(bytes, write("b.safetensors"));
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.len(), contents.tensors.len());
+        for (name, tensor) in &contents.tensors {
+            let view = file.tensor(name).unwrap();
+            let found = (view.dtype(), view.shape(), view.data());
+            assert_eq!(
+                found,
+                (tensor.element.dtype(), &tensor.shape[..], &tensor.bytes[..]),
+                "{name}"
+            );
+        }
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!(metadata.into_iter().collect::<BTreeMap<_, _>>(), contents.metadata);
     }
 
     #[test]

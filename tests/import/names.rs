@@ -60,7 +60,7 @@ fn every_tensor_comes_from_the_variable_that_the_published_mapping_says() {
         let source = zeros(&rows, [0, 1]);
         let by_torch = timm::Found::read(import_tensors(&source), "", Path::new(file)).unwrap();
         assert_eq!((by_torch.name, &by_torch.numbers), (name, &numbers));
-        let from_torch = wanted_by_name(timm::wanted(&by_torch, &section, 1000));
+        let from_torch = wanted_by_name(timm::wanted(&by_torch, &section, Some(1000)));
         assert_eq!(from_slim.len(), rows.len(), "{file}");
         // Both files name the same tensor of ours in one row of the mapping.
         let mut to_slim: BTreeMap<&str, &Wanted> = BTreeMap::new();

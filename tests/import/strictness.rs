@@ -78,6 +78,27 @@ fn all_that_does_not_fit_is_listed_and_nothing_is_written() {
 }
 
 #[test]
+fn a_network_without_a_classifier_is_no_model() {
+    let (dir, mut contents) = state_dict();
+    contents.tensors.retain(|name, _| !name.starts_with("last_linear."));
+    let path = dir.path().join("w.safetensors");
+    let out = dir.path().join("model.safetensors");
+    contents.write(&path).unwrap();
+    let said = detect(&["import", text(&path), "--out", text(&out)]);
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(4), "{error}");
+    assert!(error.contains("`detect features` takes it"), "{error}");
+    assert!(!out.exists());
+    // Half a classifier is a fault like any other.
+    let bias = state_dict().1.tensors["last_linear.bias"].clone();
+    contents.tensors.insert("last_linear.bias".into(), bias);
+    contents.write(&path).unwrap();
+    let said = detect(&["import", text(&path), "--out", text(&out)]);
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert!(error.contains("unexpected: last_linear.bias [10]"), "{error}");
+}
+
+#[test]
 fn what_is_no_weight_file_is_said_to_be_none() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model.safetensors");

@@ -12,11 +12,12 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, assert_close, difference, json};
-use detect::config::{Backbone, NormMode, Pooling};
+use detect::config::{Backbone, Cut, NormMode, Pooling};
 use detect::geometry::Size;
 use detect::nasnet::{BackboneName, Form, Wiring};
+use detect::weights::Contents;
 use detect::weights::import::{self, About, Imported, Settings};
-use detect_torch::backbone::{Auxiliary, Classifier};
+use detect_torch::backbone::{Auxiliary, Classifier, NasNet};
 use detect_torch::nn::Mode;
 use detect_torch::weights;
 use serde_json::Value;
@@ -80,6 +81,34 @@ fn every_form_of_tf_slim_gives_its_cells_and_logits() {
             golden.iter().count() - 2 - usize::from(golden.has("logits_raw")),
             "{case}"
         );
+    }
+}
+
+#[test]
+fn a_network_without_a_classifier_has_its_features() {
+    let whole = imported("cifar", &Settings::default());
+    let golden = Golden::read(&golden_folder("cifar").join("golden.safetensors"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    let mut contents = Contents::default();
+    for (name, tensor) in &whole.contents.tensors {
+        let bare = name.strip_prefix("backbone.").unwrap();
+        if !bare.starts_with("last_linear.") {
+            contents.tensors.insert(bare.into(), tensor.clone());
+        }
+    }
+    contents.write(&path).unwrap();
+    let mut source = import::open(&path).unwrap();
+    let found = import::import(source.as_mut(), None, &Settings::default(), &path).unwrap();
+    let About::Featurizer(backbone) = &found.about else { panic!("it has no classifier") };
+    let store = VarStore::new(Device::Cpu);
+    let network = NasNet::new(&store.root(), backbone, Cut::Last, true);
+    weights::load(&store, &found.contents, "backbone.", &path).unwrap();
+    let image = golden.get("image").permute([0, 3, 1, 2]);
+    for (name, map) in tch::no_grad(|| network.features(&image, Mode::Eval)) {
+        if golden.has(&name) {
+            assert_close(&name, golden.get(&name), &map.permute([0, 2, 3, 1]), LIMIT);
+        }
     }
 }
 

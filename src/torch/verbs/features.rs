@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use detect::cli::FeaturesArgs;
-use detect::config::{self, Head};
+use detect::config::{self, Cut, Head};
 use detect::data::classify::Preprocessing;
 use detect::data::{image, loader};
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
+use detect::geometry::Size;
+use detect::nasnet::plan::published_size;
 use detect::weights::import::{self, About, Settings};
 use detect::weights::{ClassifierInfo, Contents, ModelInfo, SafetensorsFile, classifier, model};
 use tch::nn::VarStore;
@@ -21,7 +23,7 @@ use crate::{device, predict, weights};
 /// A featurizer, with its classifier where the file has one.
 enum Network {
     Whole(Classifier),
-    OfDetector(NasNet),
+    Headless(NasNet),
 }
 
 /// How an image becomes the network's input.
@@ -45,7 +47,7 @@ pub(super) fn run(args: &FeaturesArgs) -> anyhow::Result<Exit> {
     let images = images(&args.input, &loaded.preparation)?.to_device(loaded.store.device());
     let maps = tch::no_grad(|| match &loaded.network {
         Network::Whole(classifier) => classifier.forward(&images, Mode::Eval),
-        Network::OfDetector(features) => features.features(&images, Mode::Eval),
+        Network::Headless(features) => features.features(&images, Mode::Eval),
     });
     let tensors: BTreeMap<_, _> =
         maps.iter().map(|(name, map)| (name.clone(), weights::to_stored(map))).collect();
@@ -112,7 +114,13 @@ fn load(contents: &Contents, about: About, path: &Path, device: Device) -> anyho
             let with_tail = detector.head == Head::Tail;
             let root = store.root();
             let network = NasNet::new(&root, &info.config.backbone, detector.cut, with_tail);
-            (Network::OfDetector(network), Preparation::Detector(info.config.input))
+            (Network::Headless(network), Preparation::Detector(info.config.input))
+        }
+        About::Featurizer(backbone) => {
+            let network = NasNet::new(&store.root(), &backbone, Cut::Last, true);
+            let side = published_size(backbone.name);
+            let preprocessing = Preprocessing::plain(Size::new(side, side));
+            (Network::Headless(network), Preparation::Classifier(preprocessing))
         }
     };
     let mut featurizer = contents.clone();

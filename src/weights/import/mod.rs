@@ -5,6 +5,8 @@
 //! A layout reads from names and shapes which network it is, and says from where each of our tensors is
 //! taken. Nothing is guessed: what is missing, left over or misshapen is an error that lists it all.
 
+mod classifier;
+mod detector;
 pub mod heads;
 pub mod keras;
 pub mod tf_detector;
@@ -23,18 +25,11 @@ use super::pickle::PickleFile;
 use super::pipeline::PipelineConfig;
 use super::{
     ClassifierInfo, Contents, ModelInfo, SafetensorsFile, Source, TfBundle, TfGraph, WeightsError,
-    label_map,
 };
 use crate::config::{Backbone, Config, NormMode, Pooling};
 use crate::data::Category;
-use crate::data::classify::{ClassNames, Preprocessing};
 use crate::geometry::Size;
-use crate::nasnet::plan::published_size;
 use crate::nasnet::{BackboneName, Form, Wiring};
-use crate::weights::model::Trained;
-
-/// Outputs of a detector of COCO: its largest category id, though ten ids below are not used.
-const COCO_OUTPUTS: usize = 90;
 
 /// Whose names the tensors of a file have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,6 +122,8 @@ pub enum About {
     Classifier(Box<ClassifierInfo>),
     /// A detector.
     Detector(Box<ModelInfo>),
+    /// A network without a head, which has intermediates, but is no model.
+    Featurizer(Box<Backbone>),
 }
 
 impl About {
@@ -135,6 +132,7 @@ impl About {
         match self {
             Self::Classifier(info) => &info.backbone,
             Self::Detector(info) => &info.config.backbone,
+            Self::Featurizer(backbone) => backbone,
         }
     }
 }
@@ -216,27 +214,18 @@ pub fn import(
     })?;
     let mut notes = Vec::new();
     let (mut contents, about) = match layout {
-        Layout::Timm => from_timm(source, settings, path)?,
-        Layout::TfSlim => from_tf_slim(source, settings, path)?,
-        Layout::Keras => from_keras(source, settings, path, &mut notes)?,
-        Layout::TfDetector => from_tf_detector(source, settings, path, &mut notes)?,
-        Layout::Torchvision => from_torchvision(source, settings, path, &mut notes)?,
+        Layout::Timm => classifier::from_timm(source, settings, path, &mut notes)?,
+        Layout::TfSlim => classifier::from_tf_slim(source, settings, path)?,
+        Layout::Keras => classifier::from_keras(source, settings, path, &mut notes)?,
+        Layout::TfDetector => detector::from_tf(source, settings, path, &mut notes)?,
+        Layout::Torchvision => detector::from_torchvision(source, settings, path, &mut notes)?,
     };
     match &about {
         About::Classifier(info) => info.write_to(&mut contents),
         About::Detector(info) => info.write_to(&mut contents),
+        About::Featurizer(_) => {}
     }
     Ok(Imported { contents, about, layout, notes })
-}
-
-/// Outputs without the background class that ImageNet's published networks have before the 1000.
-fn without_background(outputs: usize) -> usize {
-    if outputs == 1001 { 1000 } else { outputs }
-}
-
-/// The rows that are left without it.
-fn background_dropped(classes: usize) -> Vec<usize> {
-    (1..=classes).collect()
 }
 
 /// The section of a network, with what the file can't say from `settings` or from what is published.
@@ -262,175 +251,4 @@ pub fn section(
         drop_path_keep: 1.,
         genotype: None,
     }
-}
-
-fn class_names(classes: usize, form: Form) -> ClassNames {
-    match (classes, form) {
-        (1000, _) => ClassNames::imagenet(),
-        (10, Form::Cifar) => ClassNames::cifar10(),
-        _ => ClassNames::numbered(classes),
-    }
-}
-
-fn classifier(
-    backbone: Backbone,
-    classes: usize,
-    published: Preprocessing,
-    settings: &Settings,
-    origin: &str,
-) -> About {
-    let preprocessing = match settings.image_size {
-        Some(size) => Preprocessing { image_size: size, ..published },
-        None => published,
-    };
-    let classes = class_names(classes, backbone.name.form);
-    About::Classifier(Box::new(ClassifierInfo {
-        backbone,
-        preprocessing,
-        classes,
-        origin: origin.into(),
-    }))
-}
-
-fn from_timm(
-    source: &mut dyn Source,
-    settings: &Settings,
-    path: &Path,
-) -> Result<(Contents, About), WeightsError> {
-    let found = timm::Found::read(source.tensors(), "", path)?;
-    let outputs = found.classes.ok_or_else(|| WeightsError::NotAModel {
-        path: path.into(),
-        reason: "has no classifier (last_linear)".into(),
-    })?;
-    let classes = without_background(outputs);
-    // timm's only NASNet; Cadene's large network has the same names and 1001 outputs.
-    let by_timm = found.name == BackboneName::LARGE && outputs == 1000;
-    let backbone = timm::section(&found, settings, by_timm);
-    let wanted = timm::wanted(&found, &backbone, classes);
-    let contents = wanted::take(source, &wanted, timm::is_counter, path)?;
-    let preprocessing = match found.name {
-        BackboneName::LARGE if by_timm => Preprocessing::timm_large(),
-        BackboneName::LARGE => Preprocessing::cadene_large(),
-        BackboneName::MOBILE => Preprocessing::cadene_mobile(),
-        name => Preprocessing::plain(Size::new(published_size(name), published_size(name))),
-    };
-    let origin = if by_timm { "timm" } else { "PyTorch state dict" };
-    Ok((contents, classifier(backbone, classes, preprocessing, settings, origin)))
-}
-
-fn from_tf_slim(
-    source: &mut dyn Source,
-    settings: &Settings,
-    path: &Path,
-) -> Result<(Contents, About), WeightsError> {
-    let found = tf_slim::Found::read(source.tensors(), path)?;
-    let classes = without_background(found.classes);
-    let backbone = section(found.name, found.stem_filters, settings, false);
-    let wanted = tf_slim::wanted(&found, &backbone, classes, source.tensors(), settings.raw);
-    let known: Vec<String> =
-        wanted.iter().map(|w| tf_slim::without_slot(&w.from).to_owned()).collect();
-    let left_over = |name: &str| {
-        // With averages taken, the variables themselves are left over.
-        tf_slim::is_ignored(name) || known.iter().any(|variable| variable == name)
-    };
-    let contents = wanted::take(source, &wanted, left_over, path)?;
-    let side = published_size(found.name);
-    let preprocessing = match found.name.form {
-        Form::Cifar => Preprocessing::plain(Size::new(side, side)),
-        Form::ImageNet | Form::Strided => Preprocessing::tf_slim(side),
-    };
-    Ok((contents, classifier(backbone, classes, preprocessing, settings, "TF-slim checkpoint")))
-}
-
-fn from_keras(
-    source: &mut dyn Source,
-    settings: &Settings,
-    path: &Path,
-    notes: &mut Vec<String>,
-) -> Result<(Contents, About), WeightsError> {
-    let found = keras::Found::read(source.tensors(), path)?;
-    let backbone = section(found.name, found.stem_filters, settings, false);
-    let contents =
-        wanted::take(source, &keras::wanted(&found, &backbone), keras::is_ignored, path)?;
-    notes.push(keras::NOTE.into());
-    let side = published_size(found.name);
-    let preprocessing = Preprocessing::plain(Size::new(side, side));
-    Ok((
-        contents,
-        classifier(backbone, found.classes, preprocessing, settings, "Keras weight file"),
-    ))
-}
-
-/// The categories of a detector of `classes` classes.
-fn categories(
-    classes: usize,
-    settings: &Settings,
-    path: &Path,
-) -> Result<Vec<Category>, WeightsError> {
-    let error = |reason: String| WeightsError::NotAModel { path: path.into(), reason };
-    if let Some(given) = &settings.categories {
-        // A label map may leave out ids, as COCO's does: outputs are numbered by id.
-        let by_id = |id: i64| given.iter().find(|category| category.id == id);
-        if given.iter().any(|c| c.id < 1 || c.id > classes as i64) {
-            return Err(error(format!("has {classes} classes, but the label map has other ids")));
-        }
-        return Ok((1..=classes as i64)
-            .map(|id| by_id(id).cloned().unwrap_or_else(|| numbered(id)))
-            .collect());
-    }
-    if classes == COCO_OUTPUTS {
-        let coco = label_map::coco();
-        let by_id = |id: i64| coco.iter().find(|category| category.id == id).cloned();
-        return Ok((1..=classes as i64)
-            .map(|id| by_id(id).unwrap_or_else(|| numbered(id)))
-            .collect());
-    }
-    Ok((1..=classes as i64).map(numbered).collect())
-}
-
-/// A category of which nothing but the id is known.
-fn numbered(id: i64) -> Category {
-    Category { id, name: format!("class {id}") }
-}
-
-fn detector(config: Config, categories: Vec<Category>) -> About {
-    About::Detector(Box::new(ModelInfo { config, categories, trained: Trained::default() }))
-}
-
-fn from_tf_detector(
-    source: &mut dyn Source,
-    settings: &Settings,
-    path: &Path,
-    notes: &mut Vec<String>,
-) -> Result<(Contents, About), WeightsError> {
-    let found = tf_detector::Found::read(source.tensors(), path)?;
-    let config = found.config(settings, path)?;
-    if settings.pipeline.is_none() {
-        notes.push("there is no pipeline.config beside it: the settings are those of the published configuration".into());
-    }
-    let categories = categories(found.classes, settings, path)?;
-    let wanted = tf_detector::wanted(&config, found.classes);
-    let other_constants = source.has_other_constants();
-    let left_over =
-        |name: &str| tf_slim::is_ignored(name) || (other_constants && !tf_slim::is_weight(name));
-    let contents = wanted::take(source, &wanted, left_over, path)?;
-    Ok((contents, detector(config, categories)))
-}
-
-fn from_torchvision(
-    source: &mut dyn Source,
-    settings: &Settings,
-    path: &Path,
-    notes: &mut Vec<String>,
-) -> Result<(Contents, About), WeightsError> {
-    let found = torchvision::Found::read(source.tensors(), path)?;
-    let config = found.config(settings, path)?;
-    if settings.recipe.is_none() {
-        notes.push("a state dict says nothing of anchors, image size and thresholds: they are those of the recipe peer_c4; name another with --config".into());
-    }
-    let categories = categories(found.classes, settings, path)?;
-    let wanted = found.wanted(&config);
-    let left_over = |name: &str| timm::is_counter(name) || found.is_behind_the_cut(&config, name);
-    let contents = wanted::take(source, &wanted, left_over, path)?;
-    Ok((contents, detector(config, categories)))
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::background_dropped;
 use super::wanted::{Rows, Sides, Wanted};
 use crate::config::Backbone;
 use crate::nasnet::layers::{LayerKind, Leaf, NetworkTensor, Place};
@@ -174,7 +173,7 @@ pub fn wanted(
                 name: format!("backbone.{}", tensor.name()),
                 from: if raw { own } else { averaged(tensors, own) },
                 sides: Sides::of_tf(tensor.leaf, tensor.shape.len()),
-                rows: cut.then(|| Rows { of, picked: background_dropped(classes) }),
+                rows: cut.then(|| Rows::without_background(of, classes)).flatten(),
                 shape: tensor.shape,
             }
         })

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::Settings;
 use super::wanted::{Rows, Sides, Wanted};
-use super::{Settings, background_dropped};
 use crate::config::Backbone;
 use crate::nasnet::layers::NetworkTensor;
 use crate::nasnet::{BackboneName, Form, Plan};
@@ -91,8 +91,8 @@ impl Found {
     }
 }
 
-/// What to take for the whole classifier.
-pub fn wanted(found: &Found, section: &Backbone, classes: usize) -> Vec<Wanted> {
+/// What to take for the network, and for its classifier where `classes` says how many of its outputs.
+pub fn wanted(found: &Found, section: &Backbone, classes: Option<usize>) -> Vec<Wanted> {
     let plan: Plan = section.plan();
     let mut wanted: Vec<Wanted> = (plan.tensors())
         .map(|tensor| Wanted {
@@ -103,6 +103,7 @@ pub fn wanted(found: &Found, section: &Backbone, classes: usize) -> Vec<Wanted> 
             rows: None,
         })
         .collect();
+    let Some(classes) = classes else { return wanted };
     let layer = plan.classifier(classes);
     for (leaf, shape) in layer.tensors() {
         let tensor = NetworkTensor { site: None, layer, leaf, shape };
@@ -112,7 +113,7 @@ pub fn wanted(found: &Found, section: &Backbone, classes: usize) -> Vec<Wanted> 
             from: tensor.name(),
             shape: tensor.shape,
             sides: Sides::Same,
-            rows: (of != classes).then(|| Rows { of, picked: background_dropped(classes) }),
+            rows: Rows::without_background(of, classes),
         });
     }
     wanted

@@ -16,6 +16,9 @@ use crate::weights::{TensorInfo, WeightsError};
 /// The recipe of what a state dict does not say: the usual NASNet detector of this form.
 const RECIPE: &str = "peer_c4";
 
+/// The RPN's convolution by its name of today.
+const RPN_CONV: &str = "rpn.head.conv.0.0";
+
 /// What the names and shapes of a file say of the detector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -28,7 +31,13 @@ pub struct Found {
     mlp_width: usize,
     mlp_inputs: usize,
     map_channels: usize,
+    rpn_conv: &'static str,
     anchors: usize,
+}
+
+/// The RPN's convolution, which had a shorter name before torchvision 0.14.
+fn rpn_conv(tensors: &BTreeMap<String, TensorInfo>) -> &'static str {
+    if tensors.contains_key("rpn.head.conv.weight") { "rpn.head.conv" } else { RPN_CONV }
 }
 
 impl Found {
@@ -60,7 +69,8 @@ impl Found {
             classes: classes.ok_or_else(|| error("its classifier has no class".into()))?,
             mlp_width: side("roi_heads.box_head.fc6.weight", 0)?,
             mlp_inputs: side("roi_heads.box_head.fc6.weight", 1)?,
-            map_channels: side("rpn.head.conv.0.0.weight", 1)?,
+            map_channels: side(&format!("{}.weight", rpn_conv(tensors)), 1)?,
+            rpn_conv: rpn_conv(tensors),
             anchors: side("rpn.head.cls_logits.weight", 0)?,
         })
     }
@@ -145,7 +155,7 @@ impl Found {
             });
         let heads = heads::tensors(config, self.classes).into_iter();
         let heads = heads.map(|HeadTensor { name, shape }| Wanted {
-            from: name.clone(),
+            from: name.replace(RPN_CONV, self.rpn_conv),
             name,
             shape,
             sides: Sides::Same,

@@ -52,6 +52,13 @@ pub struct Rows {
     pub picked: Vec<usize>,
 }
 
+impl Rows {
+    /// Of a classifier of `of` outputs the last `classes`: without the background class, which is the first.
+    pub fn without_background(of: usize, classes: usize) -> Option<Self> {
+        (of != classes).then(|| Self { of, picked: (of - classes..of).collect() })
+    }
+}
+
 /// One of our tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
