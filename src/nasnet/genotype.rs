@@ -67,6 +67,10 @@ pub enum Combine {
     Add,
     /// One after the other by channels: twice as wide.
     Concat,
+    /// Their sum after layer norm, over all channels and pixels of an image (Appendix B of the paper).
+    AddLayerNorm,
+    /// Their sum after instance norm, over the pixels of a channel (Appendix B).
+    AddInstanceNorm,
 }
 
 /// A row of the cell.

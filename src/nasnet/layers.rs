@@ -1,6 +1,6 @@
 //! The network's weighted layers as one flat list: what is counted, imported and made.
 
-use super::genotype::{OpKind, State};
+use super::genotype::{Combine, OpKind, State};
 use super::plan::{Fit, Map, Plan, Site};
 use crate::geometry::Size;
 
@@ -22,6 +22,11 @@ pub enum Place {
         /// 0 or 1 in a separable operation, else 0.
         half: usize,
     },
+    /// The norm after the sum of a row.
+    Combine {
+        /// Row of the genotype.
+        row: usize,
+    },
     /// What brings a state to the output's width and size.
     Output(State),
     /// The auxiliary head's layers, in order: 0 and 1 convolutions, 2 its classifier.
@@ -30,7 +35,7 @@ pub enum Place {
     Classifier,
 }
 
-/// What a layer computes. All but the last end with a batch norm.
+/// What a layer computes. All but the last two end with a batch norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerKind {
     /// A `kernel` x `kernel` convolution.
@@ -52,6 +57,9 @@ pub enum LayerKind {
         /// Length of both kernels.
         kernel: usize,
     },
+    /// Layer norm or instance norm with a scale and an offset for each channel, without statistics that
+    /// stay.
+    Norm,
     /// Fully connected, with a bias and no batch norm.
     Linear,
 }
@@ -131,6 +139,9 @@ impl Layer {
                 (Leaf::Across, vec![outputs, inputs, 1, kernel]),
                 (Leaf::Down, vec![outputs, outputs, kernel, 1]),
             ],
+            LayerKind::Norm => {
+                return [Leaf::Gamma, Leaf::Beta].map(|leaf| (leaf, vec![outputs])).into();
+            }
             LayerKind::Linear => {
                 vec![(Leaf::Weight, vec![outputs, inputs]), (Leaf::Bias, vec![outputs])]
             }
@@ -173,8 +184,8 @@ impl Site {
             Fit::Project => layers.push(projection(Place::Previous, self.previous_channels, 1)),
             Fit::Factorized => layers.push(halving(Place::Previous, self.previous_channels)),
         }
-        for (row, ops) in self.genotype.rows.iter().map(|row| row.ops).enumerate() {
-            for (side, op) in ops.into_iter().enumerate() {
+        for (row, of_row) in self.genotype.rows.iter().enumerate() {
+            for (side, op) in of_row.ops.into_iter().enumerate() {
                 let place = |half| Place::Operation { row, side, half };
                 let inputs = self.state_channels(op.input);
                 let stride = self.stride_of(op.input);
@@ -207,6 +218,11 @@ impl Site {
                     }
                     OpKind::Average | OpKind::Max { .. } | OpKind::Identity => {}
                 }
+            }
+            if matches!(of_row.combine, Combine::AddLayerNorm | Combine::AddInstanceNorm) {
+                let (place, kind) = (Place::Combine { row }, LayerKind::Norm);
+                let (inputs, outputs) = (self.width, self.width);
+                layers.push(Layer { place, kind, inputs, outputs, stride: 1 });
             }
         }
         for &state in self.genotype.concat.iter() {

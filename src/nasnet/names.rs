@@ -1,7 +1,7 @@
 //! The names of NASNet's tensors in our files: timm's (and Cadene's), and ours for what timm lacks.
 //!
 //! The grammar is in one place so that every reader and executor agrees on it. timm has no CIFAR or
-//! strided form and no auxiliary head; `<op>.{conv,bn}`, `<cell>.reduction_<state>` and `aux` are ours,
+//! strided form and no auxiliary head; `<op>.{conv,bn}`, `comb_iter_<row>.norm`, `<cell>.reduction_<state>` and `aux` are ours,
 //! after TF-slim's scopes.
 
 use super::genotype::State;
@@ -46,6 +46,7 @@ pub fn tensor(site: Option<&Site>, layer: &Layer, leaf: Leaf) -> String {
                 _ => (op, "conv", "bn"),
             }
         }
+        (Place::Combine { row }, _) => (format!("{cell}.comb_iter_{row}"), "", "norm"),
         (Place::Output(state), LayerKind::Factorized) => {
             (format!("{cell}.reduction_{}", state_number(state)), "conv", "final_path_bn")
         }

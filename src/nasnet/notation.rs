@@ -81,6 +81,8 @@ impl fmt::Display for Row {
         let sign = match self.combine {
             Combine::Add => "+",
             Combine::Concat => "++",
+            Combine::AddLayerNorm => "+ln",
+            Combine::AddInstanceNorm => "+in",
         };
         write!(f, "{} {sign} {}", self.ops[0], self.ops[1])
     }
@@ -90,11 +92,19 @@ impl FromStr for Row {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let both = text.split_once("++").map(|pair| (pair, Combine::Concat));
-        let both = both.or_else(|| text.split_once('+').map(|pair| (pair, Combine::Add)));
-        let ((left, right), combine) = both.ok_or_else(|| {
+        let (left, rest) = text.split_once('+').ok_or_else(|| {
             format!("'{text}' is no row; one looks like sep5(h) + sep3(p), or with ++ to join instead of add")
         })?;
+        // No operation is called as the signs end.
+        let (right, combine) = [
+            ("+", Combine::Concat),
+            ("ln ", Combine::AddLayerNorm),
+            ("in ", Combine::AddInstanceNorm),
+            ("", Combine::Add),
+        ]
+        .into_iter()
+        .find_map(|(sign, combine)| Some((rest.strip_prefix(sign)?, combine)))
+        .expect("every text begins with nothing");
         Ok(Self { ops: [left.parse()?, right.parse()?], combine })
     }
 }
@@ -241,6 +251,15 @@ mod tests {
         let cell = CellText { rows, concat: None }.genotype().unwrap();
         assert_eq!(cell.concat.as_ref(), [State::S(1)]);
         assert_eq!(cell.rows[0].combine, Combine::Concat);
+        for (text, combine) in [
+            ("id(h) + id(p)", Combine::Add),
+            ("id(h) ++ id(p)", Combine::Concat),
+            ("id(h) +ln id(p)", Combine::AddLayerNorm),
+            ("id(h) +in id(p)", Combine::AddInstanceNorm),
+        ] {
+            let row: Row = text.parse().unwrap();
+            assert_eq!((row.combine, row.to_string().as_str()), (combine, text));
+        }
     }
 
     #[test]

@@ -5,13 +5,15 @@ use std::ops::Range;
 use detect::config::{self, Cut, Pooling};
 use detect::geometry::Size;
 use detect::nasnet::genotype::{Combine, Op, OpKind, State};
-use detect::nasnet::layers::Place;
+use detect::nasnet::layers::{Leaf, Place};
 use detect::nasnet::names;
 use detect::nasnet::plan::{Map, Plan, Site};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::nn::{Init, Linear, Mode, NormSettings, Unit, channels_last, nchw, same};
+use crate::nn::{
+    ChannelNorm, Init, Linear, Mode, NormSettings, Over, Unit, channels_last, nchw, same,
+};
 
 /// What the heads of a detector need to know of a featurizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,8 @@ struct Cell {
     previous: Option<Unit>,
     /// The weighted layers of each operation by row and side: two of a separable one, else one or none.
     operations: Vec<[Vec<Unit>; 2]>,
+    /// The norm after the sum of each row, where it has one.
+    norms: Vec<Option<ChannelNorm>>,
     /// What brings each joined state to the output's width and size, where it does not fit.
     outputs: Vec<Option<Unit>>,
     pooling: Pooling,
@@ -98,6 +102,16 @@ impl Cell {
                 &|place| matches!(place, Place::Operation { row: r, side: s, .. } if (r, s) == (row, side)),
             )
         };
+        let norm_of_row = |row: usize| {
+            let over = match site.genotype.rows[row].combine {
+                Combine::AddLayerNorm => Over::Image,
+                Combine::AddInstanceNorm => Over::Channel,
+                Combine::Add | Combine::Concat => return None,
+            };
+            let layer = layers.iter().find(|layer| layer.place == Place::Combine { row })?;
+            let names = [Leaf::Gamma, Leaf::Beta].map(|l| names::tensor(Some(site), layer, l));
+            Some(ChannelNorm::new(path, &names, site.width, over))
+        };
         // Deeper cells lose more paths (slim's version 3 of drop path).
         let depth = (site.number + 1) as f64 / cells as f64;
         Self {
@@ -106,6 +120,7 @@ impl Cell {
             operations: (0..site.genotype.rows.len())
                 .map(|row| [operation(row, 0), operation(row, 1)])
                 .collect(),
+            norms: (0..site.genotype.rows.len()).map(norm_of_row).collect(),
             outputs: (site.genotype.concat.iter())
                 .map(|&state| made(&|place| place == Place::Output(state)).pop())
                 .collect(),
@@ -123,7 +138,8 @@ impl Cell {
             None => previous.raw.shallow_clone(),
         });
         let mut rows: Vec<Live> = Vec::new();
-        for (row, units) in self.site.genotype.rows.iter().zip(&self.operations) {
+        let parts = self.site.genotype.rows.iter().zip(&self.operations).zip(&self.norms);
+        for ((row, units), norm) in parts {
             let mut sides: Vec<Tensor> = Vec::with_capacity(2);
             for (op, units) in row.ops.iter().zip(units) {
                 // The normal cell pools `P` twice in one row: the pool is computed once.
@@ -144,9 +160,13 @@ impl Cell {
             }
             let [left, right] =
                 [0, 1].map(|side| self.drop_path(&sides[side], row.ops[side], mode));
-            rows.push(Live::new(match row.combine {
-                Combine::Add => left + right,
+            let combined = match row.combine {
                 Combine::Concat => Tensor::cat(&[left, right], 1),
+                Combine::Add | Combine::AddLayerNorm | Combine::AddInstanceNorm => left + right,
+            };
+            rows.push(Live::new(match norm {
+                Some(norm) => norm.forward(&combined),
+                None => combined,
             }));
         }
         let parts: Vec<Tensor> = (self.site.genotype.concat.iter().zip(&self.outputs))

@@ -1,6 +1,10 @@
 //! `detect classify` and `detect eval --task classification` on small classifiers made here.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic, and say what is skipped"
+)]
 
 #[path = "common/program.rs"]
 mod program;

@@ -280,8 +280,8 @@ fn the_plan_lists_exactly_the_tensors_that_are_made() {
             "conv1(h) ++ conv3(p)",
             "dil3(s0) + split3(h)",
             "split7(p) + max5(s0)",
-            "max7(h) + id(p)",
-            "sep7(s1) + avg3(s2)",
+            "max7(h) +ln id(p)",
+            "sep7(s1) +in avg3(s2)",
         ]),
         reduction: cell(&["id(h) + id(p)", "dil3(h) ++ max5(p)", "split7(h) + avg3(s1)"]),
     };

@@ -2,12 +2,14 @@
 //!
 //! A layer is a struct with named tensors and a `forward`; parameter names are the published ones.
 
+mod channel_norm;
 mod convolution;
 mod linear;
 mod norm;
 pub mod same;
 mod unit;
 
+pub use channel_norm::{ChannelNorm, Over};
 pub use convolution::{Convolution, Walk};
 pub use linear::{Init, Linear};
 pub use norm::{BatchNorm, NormSettings};

@@ -29,7 +29,7 @@ impl Unit {
     /// Makes the tensors of `layer` of the cell `site` under `path`, by their published names.
     ///
     /// # Panics
-    /// If the layer is linear, which has no batch norm.
+    /// If the layer is linear or a norm by itself, which have no batch norm.
     pub fn new(path: &Path, site: Option<&Site>, layer: &Layer, norm: NormSettings) -> Self {
         let stride = layer.stride as i64;
         let convolution = |wanted: Leaf, walk: Walk| {
@@ -54,7 +54,7 @@ impl Unit {
             LayerKind::Factorized => {
                 Body::Factorized([0, 1].map(|n| convolution(Leaf::Path(n), Walk::DENSE)))
             }
-            LayerKind::Linear => unreachable!("linear layers have no batch norm"),
+            LayerKind::Linear | LayerKind::Norm => unreachable!("they have no batch norm"),
         };
         let norm_names = [Leaf::Gamma, Leaf::Beta, Leaf::Mean, Leaf::Variance]
             .map(|leaf| names::tensor(site, layer, leaf));

@@ -111,7 +111,7 @@ impl Found {
                 )
             }
             (Place::Classifier, _) => ("predictions".into(), String::new()),
-            (Place::Output(_) | Place::Auxiliary(_), _) => {
+            (Place::Output(_) | Place::Combine { .. } | Place::Auxiliary(_), _) => {
                 unreachable!(
                     "cells of the ImageNet form join states of one size; no head is asked for"
                 )

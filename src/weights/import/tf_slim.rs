@@ -134,7 +134,11 @@ pub fn name_of(tensor: &NetworkTensor<'_>, form: Form) -> String {
             let leaf = if tensor.leaf == Leaf::Bias { "biases" } else { "weights" };
             return format!("final_layer/FC/{leaf}");
         }
-        (Place::Auxiliary(_), _) => unreachable!("the auxiliary head is not imported"),
+        (Place::Auxiliary(_) | Place::Combine { .. }, _) => {
+            unreachable!(
+                "the auxiliary head is not imported, and no published cell has such a norm"
+            )
+        }
     };
     match tensor.leaf {
         Leaf::Path(n) => format!("{scope}path{}_conv/weights", n + 1),

@@ -152,7 +152,7 @@ fn taken(
         assert_ne!(found.numbers, numbers);
         found.numbers = numbers.to_vec();
     }
-    let mut list = timm::wanted(&found, &about.backbone, about.classes.len());
+    let mut list = timm::wanted(&found, &about.backbone, Some(about.classes.len()));
     for wanted in &mut list {
         if let (Some(ours), Some(wrong)) = (&mut wanted.rows, rows) {
             assert_ne!(ours, wrong);
