@@ -17,6 +17,7 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     check_out(&args.out)?;
     let mut source = import::open(&args.source).or_exit(Exit::Weights)?;
     let settings = settings(args)?;
+    tracing::info!("reading {}: {} tensors", args.source.display(), source.tensors().len());
     let imported = import::import(source.as_mut(), args.layout, &settings, &args.source)
         .or_exit(Exit::Weights)?;
     if matches!(imported.about, About::Featurizer(_)) {

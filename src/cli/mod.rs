@@ -132,7 +132,7 @@ pub struct TrainArgs {
     /// Continue although the configuration differs
     #[arg(long, requires = "resume")]
     pub override_resume: bool,
-    /// Start from the weights of this model
+    /// Start from the weights of this detector, or from the featurizer of this classifier
     #[arg(long, value_name = "FILE|NAME")]
     pub init: Option<String>,
     /// Passes over the training split

@@ -14,9 +14,16 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use detect::weights::Contents;
+use detect::config::Config;
+use detect::data::classify::{ClassNames, Preprocessing};
+use detect::geometry::Size;
+use detect::weights::{ClassifierInfo, Contents};
+use detect_torch::backbone::Classifier;
+use detect_torch::weights;
 use program::{expect_code, metrics, program, run, small_scenes};
 use serde_json::Value;
+use tch::Device;
+use tch::nn::VarStore;
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -73,6 +80,47 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     assert_eq!(steps(&straight), steps(&killed), "losses, norms and rates of every step");
     let scores = |run: &Path| metrics(run, "eval")[0]["stats"].clone();
     assert_eq!(scores(&straight), scores(&killed));
+}
+
+#[test]
+fn a_detector_starts_from_the_featurizer_of_a_classifier() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 2, 2);
+    let backbone = Config::recipe("tiny", &[]).unwrap().backbone;
+    let store = VarStore::new(Device::Cpu);
+    let _network = Classifier::new(&store.root(), &backbone, 5);
+    let tensors = weights::collect(&store, "backbone.");
+    let mut classifier = Contents { tensors, ..Contents::default() };
+    let info = ClassifierInfo {
+        backbone,
+        preprocessing: Preprocessing::plain(Size::new(64, 64)),
+        classes: ClassNames::numbered(5),
+        origin: "a test".into(),
+    };
+    info.write_to(&mut classifier);
+    let init = dir.path().join("classifier.safetensors");
+    classifier.write(&init).unwrap();
+    let out = dir.path().join("run");
+    let args = ["train", "--config", "tiny", "--data", text(&data), "--steps", "1"];
+    let start = ["--init", text(&init), "--lr", "1e-30", "--out", text(&out)];
+    expect_code(&run(&[&args[..], &start].concat()), 0);
+    let trained = Contents::read(&out.join("last.safetensors")).unwrap();
+    let kept = |name: &str| trained.tensors.get(&format!("model.{name}"));
+    // A step of next to no length changes nothing but running statistics.
+    let weights = classifier.tensors.iter().filter(|(name, _)| !name.contains("running"));
+    let compared = weights.filter_map(|(name, tensor)| Some((name, tensor, kept(name)?)));
+    let mut count = 0;
+    for (name, tensor, found) in compared {
+        let moved = weights::from_stored(found) - weights::from_stored(tensor);
+        assert!(moved.abs().max().double_value(&[]) < 1e-20, "{name}");
+        count += 1;
+    }
+    assert!(count > 100, "{count} tensors");
+    // Another network is refused.
+    let fails = dir.path().join("fails");
+    let other = ["--backbone", "nasnet-a-1@192", "--init", text(&init), "--out", text(&fails)];
+    expect_code(&run(&[&args[..], &other].concat()), 4);
 }
 
 /// Trains the smallest recipe on two images, on which it is judged too, and gives the run's folder, first and

@@ -8,7 +8,7 @@ pub mod checkpoint;
 pub mod log;
 pub mod optim;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use detect::data::loader::{Batch, TrainLoader};
 use detect::eval::Evaluation;
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
-use detect::weights::{Contents, ModelInfo, model::Trained};
+use detect::weights::{Contents, ModelInfo, WeightsError, classifier, model::Trained};
 use serde_json::json;
 use tch::Device;
 use tch::nn::VarStore;
@@ -45,6 +45,19 @@ pub struct Setup {
     pub run: PathBuf,
     /// Where it runs.
     pub device: Device,
+}
+
+/// The weights of a detector, or of a classifier, which has the featurizer alone: the heads then keep what
+/// they were drawn as, and what lies behind the cut is left over.
+fn begin_with(store: &VarStore, contents: &Contents, path: &Path) -> Result<(), WeightsError> {
+    if !classifier::is_classifier(&contents.metadata) {
+        return weights::load(store, contents, "", path);
+    }
+    let mut variables = weights::named_variables(store);
+    variables.retain(|name, _| name.starts_with("backbone."));
+    let mut featurizer = contents.clone();
+    featurizer.tensors.retain(|name, _| variables.contains_key(name));
+    weights::load_into(variables, &featurizer, "", path)
 }
 
 /// A network and its variables.
@@ -91,7 +104,7 @@ impl Trainer {
             .or_exit(Exit::Output)?;
         let trainer = Self::build(setup, state)?;
         if let Some((contents, path)) = init {
-            weights::load(&trainer.model.store, contents, "", path).or_exit(Exit::Weights)?;
+            begin_with(&trainer.model.store, contents, path).or_exit(Exit::Weights)?;
         }
         if let Some(average) = &trainer.average {
             optim::update_average(&average.store, &trainer.model.store, 0., 0);
@@ -104,7 +117,7 @@ impl Trainer {
         setup: Setup,
         contents: &Contents,
         state: State,
-        path: &std::path::Path,
+        path: &Path,
     ) -> anyhow::Result<Self> {
         let trainer = Self::build(setup, state)?;
         weights::load(&trainer.model.store, &only(contents, "model."), "", path)
