@@ -10,7 +10,7 @@
 //! # Bounds
 //! The structure is read by the crate `hdf5-pure`, which checks lengths against the file's before it
 //! allocates. But texts may share their bytes, so that a small file names gigabytes of them. So the crate
-//! reads through [`Allowance`], which gives it so many bytes and no more; that also ends whatever goes
+//! reads through an allowance, which gives it so many bytes and no more; that also ends whatever goes
 //! round in circles. The weights themselves are read here: Keras stores each in one piece, so a place and
 //! a length that lie inside the file are all that is needed. HDF5's checksums cover its later forms only,
 //! and Keras writes the first: a changed value is not noticed, nor a changed place where no other weight
