@@ -61,10 +61,15 @@ pub fn find(root: &Path, split: &str) -> Result<Layout, DataError> {
     Ok(layout)
 }
 
+/// Whether `split` is test-dev by either of its names.
+pub fn is_test_dev(split: &str) -> bool {
+    split == TEST_DEV || split == "test-dev2017"
+}
+
 /// Where the files of `split` would lie, in the form that its annotation file has.
 pub fn layout(root: &Path, split: &str) -> Layout {
     let annotations = root.join("annotations");
-    if split == TEST_DEV || split == "test-dev2017" {
+    if is_test_dev(split) {
         return Layout {
             annotations: annotations.join("image_info_test-dev2017.json"),
             images: root.join("test2017"),

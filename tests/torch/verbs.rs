@@ -284,3 +284,31 @@ fn features_of_a_model_file_end_where_its_detector_cuts() {
     }
     assert!(!names.iter().any(|n| n == "cell_6" || n == "logits"), "{names:?}");
 }
+
+#[test]
+fn test_dev_gives_the_archive_that_coco_s_servers_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 0, 3);
+    // As COCO publishes it: images and categories, and no truth.
+    let annotations = data.join("annotations");
+    let val: Value =
+        serde_json::from_slice(&fs::read(annotations.join("val.json")).unwrap()).unwrap();
+    let info = serde_json::json!({ "images": val["images"], "categories": val["categories"] });
+    fs::write(annotations.join("image_info_test-dev2017.json"), info.to_string()).unwrap();
+    fs::rename(data.join("images"), data.join("test2017")).unwrap();
+    let common = ["eval", "--data", text(&data), "--split", "test-dev", "--threads", "1"];
+    let said = expect_code(&run(&common), 2);
+    assert!(said.contains("--out DIR"), "{said}");
+    let out = dir.path().join("out");
+    let output = run(&[&common[..], &["--out", text(&out), "--json"]].concat());
+    expect_code(&output, 0);
+    let report = stdout_json(&output);
+    let archive = out.join("detections_test-dev2017_detect_results.zip");
+    assert_eq!(report["submission"], text(&archive));
+    assert_eq!(report["images"], 3);
+    let results: Value =
+        serde_json::from_slice(&fs::read(out.join("detections.json")).unwrap()).unwrap();
+    assert_eq!(report["detections"], results.as_array().unwrap().len());
+    assert!(fs::read(&archive).unwrap().starts_with(b"PK\x03\x04"));
+}

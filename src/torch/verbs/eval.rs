@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use detect::cli::EvalArgs;
 use detect::config::Loader;
-use detect::data::{Dataset, coco};
-use detect::eval::report;
+use detect::data::{Dataset, coco, layout};
+use detect::eval::{report, submission};
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
 use detect::weights::model;
@@ -21,6 +21,13 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
     let Some(split) = &args.split else {
         return fail!(Exit::Usage, "which split? For example: detect eval --split val");
     };
+    let without_truth = layout::is_test_dev(split);
+    if without_truth && args.out.is_none() {
+        return fail!(
+            Exit::Usage,
+            "the truth of {split} is not public, so that there is nothing to score: add --out DIR for the archive that COCO's servers take"
+        );
+    }
     let device = device::choose(&args.run_on)?;
     let root = args.data.clone().unwrap_or_else(coco::default_root);
     let dataset = Arc::new(Dataset::open(&root, split).or_exit(Exit::Data)?);
@@ -56,8 +63,37 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         std::fs::write(&beside, json).with_context(failed).or_exit(Exit::Output)?;
         std::fs::rename(&beside, &file).with_context(failed).or_exit(Exit::Output)?;
     }
-    let evaluation = evaluate::score(&dataset, run.results)?;
+    let exit = if run.failed.is_empty() { Exit::Done } else { Exit::SomeInputsFailed };
     let mut out = std::io::stdout().lock();
+    if let Some(folder) = args.out.as_ref().filter(|_| without_truth) {
+        let archive = submission::write(folder, "detect", &run.results)
+            .with_context(|| format!("cannot write a submission into {}", folder.display()))
+            .or_exit(Exit::Output)?;
+        if args.json {
+            let value = json!({
+                "split": split,
+                "images": dataset.images.len(),
+                "image_ids_sha256": dataset.image_ids_sha256(),
+                "detections": run.results.len(),
+                "submission": archive.display().to_string(),
+                "weights": path.display().to_string(),
+                "score_floor": model.info.config.roi.score_floor,
+                "failed_images": run.failed.len(),
+            });
+            writeln!(out, "{value:#}")?;
+        } else {
+            writeln!(
+                out,
+                "{} images of '{split}' (ids {}), {} detections, for COCO's servers in {}",
+                dataset.images.len(),
+                &dataset.image_ids_sha256()[..12],
+                run.results.len(),
+                archive.display()
+            )?;
+        }
+        return Ok(exit);
+    }
+    let evaluation = evaluate::score(&dataset, run.results)?;
     if args.json {
         let mut value = report::json(&evaluation);
         value["split"] = json!(split);
@@ -76,7 +112,7 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
             evaluation.detections
         )?;
     }
-    Ok(if run.failed.is_empty() { Exit::Done } else { Exit::SomeInputsFailed })
+    Ok(exit)
 }
 
 /// A model none of whose categories is in the data scores 0 for a reason that should be said.
