@@ -1,10 +1,14 @@
 //! `detect eval --annotations GT.json --predictions DT.json`: the evaluator alone; and which arguments of
 //! `detect eval` go together.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 
-use super::{EvalArgs, Task};
-use crate::eval::{GroundTruth, Results, evaluate, report};
+use anyhow::Context as _;
+
+use super::{EvalArgs, ScoringArgs, Task};
+use crate::eval::settings::parse_ids;
+use crate::eval::{GroundTruth, Id, Results, Settings, evaluate_with, npz, report};
 use crate::failure::{Exit, OrExit as _};
 
 impl EvalArgs {
@@ -53,12 +57,21 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
             "scoring files needs both --annotations GT.json and --predictions DT.json"
         );
     };
+    let settings = args.scoring.settings()?;
+    if let Some(threads) = args.run_on.threads {
+        // Fails where the threads are running already, which only a test does.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+    }
     let (gt, results) =
         rayon::join(|| GroundTruth::from_file(annotations), || Results::from_file(predictions));
     let (gt, results) = (gt.or_exit(Exit::Data)?, results.or_exit(Exit::Data)?);
-    let evaluation = evaluate(&gt, &results).or_exit(Exit::Data)?;
+    let evaluation = evaluate_with(&gt, &results, &settings).or_exit(Exit::Data)?;
     for warning in &evaluation.warnings {
         tracing::warn!("{warning}");
+    }
+    if let (Some(path), Some(arrays)) = (&args.scoring.arrays, &evaluation.arrays) {
+        let written = File::create(path).and_then(|file| npz::write(arrays, BufWriter::new(file)));
+        written.with_context(|| format!("cannot write {}", path.display())).or_exit(Exit::Output)?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -68,4 +81,50 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         writeln!(out, "\n{} images, {} detections", evaluation.images, evaluation.detections)?;
     }
     Ok(Exit::Done)
+}
+
+impl ScoringArgs {
+    /// The settings that the arguments ask for.
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = Settings {
+            images: self.images.as_deref().map(|text| ids("--images", text)).transpose()?,
+            categories: self.categories.as_deref().map(|text| ids("--categories", text)).transpose()?,
+            class_agnostic: self.class_agnostic,
+            fix_id_zero: self.fix_id_zero,
+            arrays: self.arrays.is_some(),
+            ..Settings::default()
+        };
+        let lists: [(&str, &Option<String>, SetList); 3] = [
+            ("--iou-thresholds", &self.iou_thresholds, Settings::set_iou_thresholds),
+            ("--area-ranges", &self.area_ranges, Settings::set_area_ranges),
+            ("--max-detections", &self.max_detections, Settings::set_max_detections),
+        ];
+        for (flag, text, set) in lists {
+            if let Some(text) = text
+                && let Err(problem) = set(&mut settings, text)
+            {
+                return crate::fail!(Exit::Usage, "{flag}: {problem}");
+            }
+        }
+        settings.check().or_exit(Exit::Usage)?;
+        Ok(settings)
+    }
+}
+
+/// Takes a list of settings from its text.
+type SetList = fn(&mut Settings, &str) -> Result<(), String>;
+
+/// Ids as the command line gives them, or the file that it names.
+fn ids(flag: &str, text: &str) -> anyhow::Result<Vec<Id>> {
+    let Some(path) = text.strip_prefix('@') else {
+        return match parse_ids(text) {
+            Ok(ids) => Ok(ids),
+            Err(problem) => crate::fail!(Exit::Usage, "{flag}: {problem}"),
+        };
+    };
+    let read = std::fs::read_to_string(path).with_context(|| format!("{flag}: cannot read {path}"));
+    match parse_ids(&read.or_exit(Exit::Data)?) {
+        Ok(ids) => Ok(ids),
+        Err(problem) => crate::fail!(Exit::Data, "{path}: {problem}"),
+    }
 }

@@ -191,6 +191,9 @@ pub struct EvalArgs {
     /// Detections as a COCO results list
     #[arg(long, value_name = "DT.json", requires = "annotations")]
     pub predictions: Option<PathBuf>,
+    /// How a results file is scored.
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
     /// Images that go through the network together
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
@@ -200,6 +203,36 @@ pub struct EvalArgs {
     /// Where it runs.
     #[command(flatten)]
     pub run_on: RunOn,
+}
+
+/// How `detect eval` scores a results file. Without any of these, as pycocotools does.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Scoring a results file")]
+pub struct ScoringArgs {
+    /// Only these images: ids, or @FILE with ids
+    #[arg(long, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
+    pub images: Option<String>,
+    /// Only these categories: ids, or @FILE with ids
+    #[arg(long, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
+    pub categories: Option<String>,
+    /// A detection may find a true box of any category
+    #[arg(long, requires = "predictions")]
+    pub class_agnostic: bool,
+    /// Such as 0.5,0.75 or 0.5:0.95:0.05
+    #[arg(long, value_name = "L", requires = "predictions")]
+    pub iou_thresholds: Option<String>,
+    /// Such as small:0:1024,large:1024:1e10, in square pixels
+    #[arg(long, value_name = "L", requires = "predictions")]
+    pub area_ranges: Option<String>,
+    /// Detections of an image and category that count; AP is that of the most [default: 1,10,100]
+    #[arg(long, value_name = "L", requires = "predictions")]
+    pub max_detections: Option<String>,
+    /// Count an annotation with the id 0 as found, which pycocotools does not
+    #[arg(long, requires = "predictions")]
+    pub fix_id_zero: bool,
+    /// Write precision, recall and scores here, for numpy.load
+    #[arg(long, value_name = "FILE.npz", requires = "predictions")]
+    pub arrays: Option<PathBuf>,
 }
 
 /// `detect classify`

@@ -1,150 +1,339 @@
 //! Precision and recall of one category over all images (`COCOeval.accumulate`).
+//!
+//! Precision can only be highest where a detection has just found something, so that only these
+//! places are kept; between them the curve is flat. Detections that find nothing at any threshold,
+//! which are most, are counted once for all thresholds.
 
-use std::cmp::Ordering;
+use rayon::prelude::*;
 
-use ndarray::{Array3, Array4};
-
-use super::matching::{AREAS, MOST_DETECTIONS, Row, THRESHOLDS, is_ignored, match_cell};
-use super::read::{GroundTruth, ResultEntry, Results};
+use super::cells::{CellRange, Cells};
+use super::error::EvalError;
+use super::matching::{Cell, Matcher};
+use super::read::GroundTruth;
+use super::results::Results;
+use super::settings::Settings;
 
 /// Recall points at which precision is sampled.
 pub(super) const RECALLS: usize = 101;
-/// Detections of an image and category that count, best first.
-pub(super) const MAX_DETECTIONS: [usize; 3] = [1, 10, MOST_DETECTIONS];
-
-/// An image (by its place among the sorted ids) and an entry on it (by its place in its list).
-pub(super) type OnImage = (usize, usize);
-
-/// Higher scores first; scores that are no number last. Equal ones (0 and -0 too) are left in order.
-pub(super) fn best_first(a: f64, b: f64) -> Ordering {
-    b.partial_cmp(&a).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
-}
+/// Detections that one task matches at least.
+const TASK: u32 = 2048;
 
 /// The curves of one category.
 pub(super) struct Curves {
-    pub(super) precision: Array4<f64>, // [T, R, A, M]
-    pub(super) scores: Array4<f64>,    // [T, R, A, M]
-    pub(super) recall: Array3<f64>,    // [T, A, M]
+    /// `[A, M, T, R]`, of the largest M alone where the full arrays are not asked for.
+    pub(super) precision: Vec<f64>,
+    /// The same for scores; empty where they are not asked for.
+    pub(super) scores: Vec<f64>,
+    /// `[A, M, T]`
+    pub(super) recall: Vec<f64>,
     /// True boxes that count, by area range.
-    pub(super) ground_truths: [usize; AREAS],
+    pub(super) ground_truths: Vec<usize>,
+    /// Detections, those that do not count included.
+    pub(super) detections: usize,
+}
+
+/// How one detection fared.
+#[derive(Clone, Copy)]
+struct Row {
+    /// Ascends as scores descend.
+    key: u64,
+    /// Its place in the list of detections.
+    det: u32,
+    /// Place among the detections of its image and category, best first.
+    place: u32,
+    /// Bit a: its area lies outside range a.
+    outside: u32,
+    /// Place of what it found; [`NOTHING`] where it found nothing at any threshold.
+    found: u32,
+}
+
+const NOTHING: u32 = u32::MAX;
+
+/// What a detection counts as in one area range. Bit t of each speaks of threshold t; it counts
+/// neither way where both are 0.
+#[derive(Clone, Copy)]
+struct Fate {
+    hit: u64,
+    miss: u64,
+}
+
+/// The rows of some cells, images ascending.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    fates: Vec<Fate>, // [found, A]
+    truths: Vec<usize>, // [A]
+    /// The first annotation whose id pycocotools can't keep when it is found.
+    unusable_id: Option<u32>,
+}
+
+/// What is evaluated.
+#[derive(Clone, Copy)]
+pub(super) struct Problem<'a> {
+    pub(super) gt: &'a GroundTruth,
+    pub(super) results: &'a Results,
+    pub(super) settings: &'a Settings,
+    pub(super) cells: &'a Cells<'a>,
 }
 
 impl Curves {
-    /// Of the true boxes by image and then in file order, and the detections by image, best first.
-    pub(super) fn new(
-        gt: &GroundTruth,
-        truths: &[OnImage],
-        results: &Results,
-        dets: &[OnImage],
-    ) -> Self {
-        let mut rows = match_images(gt, truths, results, dets);
-        // Stable: equal scores stay in the order of image ids, then in file order.
-        rows.sort_by(|a, b| best_first(a.score, b.score));
+    /// Of a category by its cells.
+    pub(super) fn new(problem: Problem<'_>, cells: &[CellRange]) -> Result<Self, EvalError> {
+        let mut rows = problem.rows(cells);
+        if let Some(index) = rows.unusable_id {
+            let text = "its `id` is a text that is no number, which can't be matched";
+            return Err(problem.gt.entry_error(index, text.to_owned()));
+        }
+        let mut order: Vec<(u64, u32)> = rows.rows.iter().zip(0..).map(|(r, i)| (r.key, i)).collect();
+        // The number breaks ties: equal scores stay in the order of image ids, then in file order.
+        order.sort_unstable();
+        rows.rows = order.iter().map(|&(_, i)| rows.rows[i as usize]).collect();
+        drop(order);
 
-        let m = MAX_DETECTIONS.len();
-        let mut curves = Self {
-            precision: Array4::from_elem((THRESHOLDS, RECALLS, AREAS, m), -1.),
-            scores: Array4::from_elem((THRESHOLDS, RECALLS, AREAS, m), -1.),
-            recall: Array3::from_elem((THRESHOLDS, AREAS, m), -1.),
-            ground_truths: std::array::from_fn(|area| {
-                truths.iter().filter(|t| !is_ignored(&gt.annotations[t.1], area)).count()
-            }),
+        let Settings { iou_thresholds, area_ranges, max_detections, arrays, .. } = problem.settings;
+        let areas: Vec<Area> =
+            (0..area_ranges.len()).into_par_iter().map(|a| problem.area(&rows, a)).collect();
+        let kept = if *arrays { max_detections.len() } else { 1 };
+        let size = iou_thresholds.len() * RECALLS * kept;
+        let joined = |part: fn(&Area) -> &Vec<f64>, size: usize| {
+            let mut all = Vec::with_capacity(size * areas.len());
+            areas.iter().for_each(|area| all.extend(part(area)));
+            all
         };
-        let recall_points = recall_points();
-        for (m, &most) in MAX_DETECTIONS.iter().enumerate() {
-            let rows: Vec<&Row> = rows.iter().filter(|row| row.place < most).collect();
-            for area in 0..AREAS {
-                let truths = curves.ground_truths[area];
-                if truths == 0 {
-                    continue; // stays -1: left out of every mean
+        Ok(Self {
+            precision: joined(|a| &a.precision, size),
+            scores: joined(|a| &a.scores, if *arrays { size } else { 0 }),
+            recall: joined(|a| &a.recall, iou_thresholds.len() * max_detections.len()),
+            ground_truths: rows.truths,
+            detections: cells.iter().map(|c| c.detections.len()).sum(),
+        })
+    }
+}
+
+/// The curves of one category in one area range.
+struct Area {
+    precision: Vec<f64>, // [M, T, R]
+    scores: Vec<f64>,    // [M, T, R]
+    recall: Vec<f64>,    // [M, T]
+}
+
+impl Problem<'_> {
+    /// Matches the cells, many at once.
+    fn rows(&self, cells: &[CellRange]) -> Rows {
+        let mut tasks = Vec::new();
+        let (mut first, mut size) = (0, 0);
+        for (i, cell) in cells.iter().enumerate() {
+            size += cell.detections.len() as u32 + cell.truths.len() as u32;
+            if size >= TASK || i + 1 == cells.len() {
+                tasks.push(&cells[first..=i]);
+                (first, size) = (i + 1, 0);
+            }
+        }
+        let parts: Vec<Rows> = tasks.into_par_iter().map(|cells| self.match_cells(cells)).collect();
+        let mut all = Rows { truths: vec![0; self.settings.area_ranges.len()], ..Rows::default() };
+        all.rows.reserve_exact(parts.iter().map(|p| p.rows.len()).sum());
+        all.fates.reserve_exact(parts.iter().map(|p| p.fates.len()).sum());
+        for part in parts {
+            let before = (all.fates.len() / self.settings.area_ranges.len()) as u32;
+            all.rows.extend(part.rows.into_iter().map(|mut row| {
+                row.found = if row.found == NOTHING { NOTHING } else { row.found + before };
+                row
+            }));
+            all.fates.extend(part.fates);
+            all.truths.iter_mut().zip(part.truths).for_each(|(all, part)| *all += part);
+            all.unusable_id = all.unusable_id.into_iter().chain(part.unusable_id).min();
+        }
+        all
+    }
+
+    fn match_cells(&self, cells: &[CellRange]) -> Rows {
+        let Settings { area_ranges: areas, iou_thresholds: thresholds, .. } = self.settings;
+        let all_bits = self.all_bits();
+        let mut out = Rows { truths: vec![0; areas.len()], ..Rows::default() };
+        out.rows.reserve_exact(cells.iter().map(|c| c.detections.len()).sum());
+        let mut matcher = Matcher::default();
+        let (mut sorted, mut dets, mut gts) = (Vec::new(), Vec::new(), Vec::new());
+        for cell in cells {
+            self.cells.sort(cell, self.settings.most(), &mut sorted);
+            let truths = self.cells.truths(cell);
+            gts.clear();
+            gts.extend(truths.iter().map(|&g| &self.gt.annotations[g as usize]));
+            for (count, range) in out.truths.iter_mut().zip(areas) {
+                *count += gts.iter().filter(|g| !g.ignore && !range.excludes(g.area)).count();
+            }
+            dets.clear();
+            let first_row = out.rows.len();
+            for (&(key, _, det), place) in sorted.iter().zip(0..) {
+                let detection = &self.results.detections[det as usize];
+                dets.push(detection);
+                let size = detection.bbox[2] * detection.bbox[3];
+                let outside = areas.iter().enumerate();
+                let outside =
+                    outside.fold(0, |bits, (a, r)| bits | u32::from(r.excludes(size)) << a);
+                out.rows.push(Row { key, det, place, outside, found: NOTHING });
+            }
+            if gts.is_empty() || dets.is_empty() {
+                continue;
+            }
+            let Rows { rows, fates, unusable_id, .. } = &mut out;
+            matcher.run(&Cell { dets: &dets, gts: &gts }, thresholds, areas, |pair| {
+                let row = &mut rows[first_row + pair.det];
+                if row.found == NOTHING {
+                    row.found = (fates.len() / areas.len()) as u32;
+                    fates.extend((0..areas.len()).map(|a| {
+                        // What a detection that finds nothing counts as.
+                        let miss = if row.outside >> a & 1 == 1 { 0 } else { all_bits };
+                        Fate { hit: 0, miss }
+                    }));
                 }
-                for t in 0..THRESHOLDS {
-                    let curve = Curve::new(&rows, area, t, truths);
-                    curves.recall[[t, area, m]] = curve.recall.last().copied().unwrap_or(0.);
-                    let mut row = 0;
-                    for (r, &point) in recall_points.iter().enumerate() {
-                        while row < rows.len() && curve.recall[row] < point {
-                            row += 1;
-                        }
-                        let reached = row < rows.len();
-                        curves.precision[[t, r, area, m]] =
-                            if reached { curve.precision[row] } else { 0. };
-                        curves.scores[[t, r, area, m]] = if reached { rows[row].score } else { 0. };
+                let fate = &mut fates[row.found as usize * areas.len() + pair.area];
+                let bit = 1 << pair.threshold;
+                let entry = truths[pair.gt];
+                let is_zero = self.gt.is_zero(entry).unwrap_or_else(|| {
+                    let first = unusable_id.map_or(entry, |first| first.min(entry));
+                    *unusable_id = Some(first);
+                    false
+                });
+                // pycocotools keeps the id of the truth and takes 0 for "none": the truth is used
+                // up, and yet the detection counts as having found nothing.
+                if is_zero && !self.settings.fix_id_zero && !pair.ignored {
+                    return;
+                }
+                fate.miss &= !bit;
+                if !pair.ignored {
+                    fate.hit |= bit;
+                }
+            });
+        }
+        out
+    }
+
+    fn all_bits(&self) -> u64 {
+        u64::MAX >> (64 - self.settings.iou_thresholds.len())
+    }
+
+    /// The curves of rows in order of score, in one area range.
+    fn area(&self, rows: &Rows, area: usize) -> Area {
+        let Settings { iou_thresholds, max_detections, arrays, .. } = self.settings;
+        let (t_count, m_count) = (iou_thresholds.len(), max_detections.len());
+        let truths = rows.truths[area];
+        let kept = if *arrays { 0..m_count } else { m_count - 1..m_count };
+        let size = kept.len() * t_count * RECALLS;
+        // -1 is left out of every mean.
+        let empty = if truths == 0 { -1. } else { 0. };
+        let mut out = Area {
+            precision: vec![empty; size],
+            scores: vec![empty; if *arrays { size } else { 0 }],
+            recall: vec![empty; m_count * t_count],
+        };
+        if truths == 0 {
+            return out;
+        }
+        let mut events = vec![Vec::new(); t_count];
+        for (m, &most) in max_detections.iter().enumerate() {
+            self.events(rows, area, most, &mut events);
+            for (t, events) in events.iter_mut().enumerate() {
+                out.recall[m * t_count + t] = events.len() as f64 / truths as f64;
+                if !kept.contains(&m) {
+                    continue;
+                }
+                let start = ((m - kept.start) * t_count + t) * RECALLS;
+                let sampled = sample(events, truths, &mut out.precision[start..][..RECALLS]);
+                if *arrays {
+                    let scores = &mut out.scores[start..][..RECALLS];
+                    for (score, &row) in scores.iter_mut().zip(&sampled) {
+                        *score = self.score(&rows.rows[row as usize]);
+                    }
+                    // Recall 0 is reached by the best detection, whatever it counts as.
+                    if let Some(first) = rows.rows.iter().find(|r| (r.place as usize) < most) {
+                        scores[0] = self.score(first);
                     }
                 }
             }
         }
-        curves
+        out
+    }
+
+    fn score(&self, row: &Row) -> f64 {
+        self.results.detections[row.det as usize].score
+    }
+
+    /// For each threshold the detections that find something, best first.
+    fn events(&self, rows: &Rows, area: usize, most: usize, events: &mut [Vec<Event>]) {
+        let (areas, all_bits) = (self.settings.area_ranges.len(), self.all_bits());
+        events.iter_mut().for_each(Vec::clear);
+        let mut misses = vec![0_u32; events.len()];
+        let mut misses_of_all = 0_u32;
+        for (row, number) in rows.rows.iter().zip(0..) {
+            if row.place as usize >= most {
+                continue;
+            }
+            if row.found == NOTHING {
+                misses_of_all += 1 - (row.outside >> area & 1);
+                continue;
+            }
+            let Fate { hit, miss } = rows.fates[row.found as usize * areas + area];
+            if miss == all_bits {
+                misses_of_all += 1;
+                continue;
+            }
+            for t in bits(hit) {
+                let hits = (events[t].len() + 1) as f64;
+                let misses = f64::from(misses[t]) + f64::from(misses_of_all);
+                // The epsilon guards 0 / 0, and makes a single hit 0.9999999999999998.
+                let precision = hits / ((misses + hits) + f64::EPSILON);
+                events[t].push(Event { precision, row: number });
+            }
+            for t in bits(miss) {
+                misses[t] += 1;
+            }
+        }
     }
 }
 
-/// The rows of all images of one category, images by ascending id.
-fn match_images(
-    gt: &GroundTruth,
-    mut truths: &[OnImage],
-    results: &Results,
-    mut dets: &[OnImage],
-) -> Vec<Row> {
-    let mut rows = Vec::with_capacity(dets.len());
-    while let Some(&(image, _)) = dets.first() {
-        let there = dets.iter().take_while(|d| d.0 == image).count();
-        let kept: Vec<&ResultEntry> =
-            dets[..there.min(MOST_DETECTIONS)].iter().map(|d| &results.entries[d.1]).collect();
-        dets = &dets[there..];
+/// A detection that finds something.
+#[derive(Clone, Copy)]
+struct Event {
+    precision: f64,
+    row: u32,
+}
 
-        truths = &truths[truths.partition_point(|t| t.0 < image)..];
-        let there = truths.iter().take_while(|t| t.0 == image).count();
-        let on_image: Vec<_> = truths[..there].iter().map(|t| &gt.annotations[t.1]).collect();
-        match_cell(&kept, &on_image, &mut rows);
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = word.trailing_zeros() as usize;
+        word &= word.wrapping_sub(1);
+        (bit < 64).then_some(bit)
+    })
+}
+
+/// Precision at the recall points; returns the rows at which those are reached that are.
+fn sample(events: &mut [Event], truths: usize, precision: &mut [f64]) -> Vec<u32> {
+    // The highest precision at this recall or a higher one.
+    let mut highest = 0.;
+    for event in events.iter_mut().rev() {
+        highest = if event.precision > highest { event.precision } else { highest };
+        event.precision = highest;
+    }
+    let mut rows = Vec::with_capacity(RECALLS);
+    let recall = |hits: usize| hits as f64 / truths as f64;
+    for (r, out) in precision.iter_mut().enumerate() {
+        let point = recall_point(r);
+        // The first hit that reaches the point; rounding may move it by one.
+        let mut hits = ((point * truths as f64) as usize).max(1);
+        while hits > 1 && recall(hits - 1) >= point {
+            hits -= 1;
+        }
+        while recall(hits) < point {
+            hits += 1;
+        }
+        let Some(event) = events.get(hits - 1) else { break };
+        *out = event.precision;
+        rows.push(event.row);
     }
     rows
 }
 
-/// Recall and precision after each detection.
-struct Curve {
-    recall: Vec<f64>,
-    /// The highest precision at this recall or a higher one.
-    precision: Vec<f64>,
-}
-
-impl Curve {
-    fn new(rows: &[&Row], area: usize, t: usize, truths: usize) -> Self {
-        let mut recall = Vec::with_capacity(rows.len());
-        let mut precision = Vec::with_capacity(rows.len());
-        let (mut hits, mut misses) = (0., 0.);
-        for row in rows {
-            if row.ignored[area] >> t & 1 == 0 {
-                if row.matched[area] >> t & 1 == 1 { hits += 1. } else { misses += 1. }
-            }
-            recall.push(hits / truths as f64);
-            // The epsilon guards 0 / 0, and makes a single hit 0.9999999999999998.
-            precision.push(hits / ((misses + hits) + f64::EPSILON));
-        }
-        for i in (1..precision.len()).rev() {
-            if precision[i] > precision[i - 1] {
-                precision[i - 1] = precision[i];
-            }
-        }
-        Self { recall, precision }
-    }
-}
-
 /// `numpy.linspace(0, 1, 101)`: multiples of 0.01 as a product of doubles, which is not k / 100.
-fn recall_points() -> [f64; RECALLS] {
-    std::array::from_fn(|k| if k == 100 { 1. } else { k as f64 * 0.01 })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_that_are_no_number_go_last_and_zeros_tie() {
-        let mut scores = [f64::NAN, -0., 0.5, f64::NEG_INFINITY, 0., f64::INFINITY];
-        scores.sort_by(|a, b| best_first(*a, *b));
-        assert_eq!(scores[..2], [f64::INFINITY, 0.5]);
-        assert!(scores[2].is_sign_negative() && scores[2] == 0. && scores[3].is_sign_positive());
-        assert_eq!(scores[4], f64::NEG_INFINITY);
-        assert!(scores[5].is_nan());
-    }
+fn recall_point(k: usize) -> f64 {
+    if k == 100 { 1. } else { k as f64 * 0.01 }
 }

@@ -1,8 +1,10 @@
 //! Why a pair of files can't be scored: which file, which entry, and what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+use super::json::SyntaxError;
 
 /// Why there is no score. `file` is the path, or `annotations` / `results` for data from memory.
 #[derive(Debug, Error)]
@@ -57,6 +59,22 @@ pub enum EvalError {
         /// Which file.
         file: PathBuf,
     },
+    /// The settings can't be evaluated.
+    #[error("{problem}")]
+    Settings {
+        /// What is wrong.
+        problem: String,
+    },
+    /// An image or a category is asked for that the annotations do not list.
+    #[error("{} does not list all that is asked for; {what} ids that it lacks: {first}", annotations.display())]
+    UnknownChoice {
+        /// The annotations file.
+        annotations: PathBuf,
+        /// `image` or `category`.
+        what: &'static str,
+        /// The first ten distinct ids, and how many more there are.
+        first: String,
+    },
     /// Detections on images that the annotations do not list.
     #[error(
         "{}: {detections} of {all} detections have an image_id that {} does not list: {first}; {advice}",
@@ -77,4 +95,21 @@ pub enum EvalError {
         /// The likely cause.
         advice: &'static str,
     },
+}
+
+impl EvalError {
+    pub(super) fn read(file: &Path, source: std::io::Error) -> Self {
+        Self::Read { file: file.to_owned(), source }
+    }
+
+    /// `bytes` are those of the file, at least up to the place.
+    pub(super) fn syntax(file: &Path, bytes: &[u8], error: &SyntaxError) -> Self {
+        let before = &bytes[..error.offset.min(bytes.len())];
+        Self::Syntax {
+            file: file.to_owned(),
+            offset: error.offset,
+            line: before.split(|&b| b == b'\n').count(),
+            problem: error.problem.to_owned(),
+        }
+    }
 }

@@ -1,86 +1,25 @@
-//! Pieces of COCO's files: lists of entries, ids, numbers and boxes, with what is wrong with them.
+//! Pieces of COCO's files: numbers and boxes, with what is wrong with them.
 
-use std::path::Path;
+use super::json::{Scan, Scanner, Value};
 
-use super::error::EvalError;
-use super::json::{Scanner, SyntaxError, Value};
-
-/// A list of the file. A later one of the same name replaces it, problems and all.
-pub(super) enum Section<T> {
-    Missing,
-    NoList(&'static str),
-    List { entries: Vec<T>, first_problem: Option<(usize, String)> },
-}
-
-impl<T> Section<T> {
-    pub(super) fn entries(
-        self,
-        file: &Path,
-        list: &'static str,
-    ) -> Result<Option<Vec<T>>, EvalError> {
-        match self {
-            Self::Missing => Ok(None),
-            Self::NoList(kind) => Err(EvalError::Form {
-                file: file.to_owned(),
-                problem: format!("`{list}` is {kind}, not a list"),
-            }),
-            Self::List { first_problem: Some((index, problem)), .. } => {
-                Err(EvalError::Entry { file: file.to_owned(), list, index, problem })
-            }
-            Self::List { entries, .. } => Ok(Some(entries)),
-        }
+/// An entry of a list that is no object, or what stands there.
+#[inline]
+pub(super) fn not_an_object(scanner: &mut Scanner<'_>) -> Scan<Option<String>> {
+    if scanner.at_object() {
+        return Ok(None);
     }
+    Ok(Some(format!("is {}, not an object", scanner.value()?.kind())))
 }
 
-/// What an entry turns into, or what is wrong with it; the outer error is of the JSON itself.
-pub(super) type Entry<T> = Result<Result<T, String>, SyntaxError>;
-
-pub(super) fn section<T>(
-    scanner: &mut Scanner<'_>,
-    entry: impl Fn(&mut Scanner<'_>) -> Entry<T>,
-) -> Result<Section<T>, SyntaxError> {
-    if !scanner.at_list() {
-        return Ok(Section::NoList(scanner.value()?.kind()));
-    }
-    let mut entries = Vec::new();
-    let mut first_problem = None;
-    let mut index = 0;
-    scanner.list(|s| {
-        let read = if s.at_object() {
-            entry(s)?
-        } else {
-            Err(format!("is {}, not an object", s.value()?.kind()))
-        };
-        match read {
-            Ok(read) => entries.push(read),
-            Err(problem) => {
-                first_problem.get_or_insert((index, problem));
-            }
-        }
-        index += 1;
-        Ok(())
-    })?;
-    Ok(Section::List { entries, first_problem })
-}
-
-/// An id: whole numbers are equal however they are written (1, 1.0, true), as in Python.
-pub(super) fn id_of(key: &str, value: Option<Value>) -> Result<i64, String> {
-    const LIMIT: f64 = 9_223_372_036_854_775_808.; // 2^63
-    match value {
-        None => Err(format!("has no `{key}`")),
-        Some(Value::Int(id)) => Ok(id),
-        Some(Value::Bool(id)) => Ok(i64::from(id)),
-        Some(Value::Float(id)) if id.fract() == 0. && (-LIMIT..LIMIT).contains(&id) => {
-            Ok(id as i64)
-        }
-        Some(other) => Err(format!(
-            "`{key}` is {}; ids must be whole numbers of at most 64 bits",
-            other.kind()
-        )),
-    }
-}
-
+#[inline]
 pub(super) fn number(key: &str, value: Option<Value>) -> Result<f64, String> {
+    match value {
+        Some(Value::Float(x)) => Ok(x),
+        _ => other_number(key, value),
+    }
+}
+
+fn other_number(key: &str, value: Option<Value>) -> Result<f64, String> {
     let value = value.ok_or_else(|| format!("has no `{key}`"))?;
     value.as_f64().ok_or_else(|| format!("`{key}` is {}, not a number", value.kind()))
 }
@@ -94,7 +33,8 @@ pub(super) enum Box4 {
 }
 
 impl Box4 {
-    pub(super) fn read(scanner: &mut Scanner<'_>) -> Result<Self, SyntaxError> {
+    #[inline]
+    pub(super) fn read(scanner: &mut Scanner<'_>) -> Scan<Self> {
         if !scanner.at_list() {
             return Ok(Self::NoList(scanner.value()?.kind()));
         }
@@ -113,24 +53,29 @@ impl Box4 {
     }
 
     /// The first four numbers of a list of at least four.
+    #[inline]
     pub(super) fn first_four(&self) -> Result<[f64; 4], String> {
         match *self {
-            Self::Missing => Err("has no `bbox`".to_owned()),
-            Self::NoList(kind) => Err(format!("`bbox` is {kind}, not a list")),
-            Self::List(_, _, Some(kind)) => Err(format!("`bbox` holds {kind}, not four numbers")),
-            Self::List(length, ..) if length < 4 => Err(Self::wrong_length(length)),
-            Self::List(_, numbers, None) => Ok(numbers),
+            Self::List(4.., numbers, None) => Ok(numbers),
+            _ => Err(self.problem()),
         }
     }
 
-    pub(super) fn exactly(&self) -> Result<[f64; 4], String> {
+    #[cold]
+    fn problem(&self) -> String {
         match *self {
-            Self::List(length, _, None) if length > 4 => Err(Self::wrong_length(length)),
-            _ => self.first_four(),
+            Self::Missing => "has no `bbox`".to_owned(),
+            Self::NoList(kind) => format!("`bbox` is {kind}, not a list"),
+            Self::List(_, _, Some(kind)) => format!("`bbox` holds {kind}, not four numbers"),
+            Self::List(length, ..) => {
+                format!("`bbox` has {length} numbers, not four (x, y, width, height)")
+            }
         }
     }
 
-    fn wrong_length(length: usize) -> String {
-        format!("`bbox` has {length} numbers, not four (x, y, width, height)")
+    /// What is wrong with it besides.
+    #[inline]
+    pub(super) fn too_long(&self) -> Option<String> {
+        matches!(*self, Self::List(5.., _, None)).then(|| self.problem())
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! It reads what Python's `json` reads, since that is what wrote most of these files: `NaN`,
 //! `Infinity` and `-Infinity` are numbers, and a key given twice is handed over twice (the reader
-//! keeps the last). Numbers become the nearest double.
+//! keeps the last). Numbers become the nearest double. A part of a file can be scanned by itself
+//! (`at_offset`), which is how large lists are read in pieces.
 
 use std::borrow::Cow;
 
-/// Deeper nesting is refused: nothing in a COCO file needs it, and the scanner recurses.
-const MAX_DEPTH: usize = 200;
+use super::number::{Number, number_at, number_end};
+
+/// Deeper nesting is refused; Python gives up at about this depth too.
+const MAX_DEPTH: usize = 960;
 
 /// What is wrong, and where.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SyntaxError {
-    /// Bytes before the place.
+    /// Bytes of the file before the place.
     pub(super) offset: usize,
     /// What is wrong there.
     pub(super) problem: &'static str,
@@ -36,10 +39,10 @@ impl Value {
     /// The number that Python would compute with: `true` is 1.
     pub(super) fn as_f64(self) -> Option<f64> {
         match self {
-            Self::Bool(b) => Some(f64::from(u8::from(b))),
+            Self::Float(x) => Some(x),
             Self::Int(i) => Some(i as f64),
-            Self::BigInt(x) if x.is_infinite() => None,
-            Self::BigInt(x) | Self::Float(x) => Some(x),
+            Self::Bool(b) => Some(f64::from(u8::from(b))),
+            Self::BigInt(x) => x.is_finite().then_some(x),
             Self::Null | Self::Text | Self::List | Self::Object => None,
         }
     }
@@ -59,40 +62,72 @@ impl Value {
     }
 }
 
-type Scan<T> = Result<T, SyntaxError>;
+pub(super) type Scan<T> = Result<T, SyntaxError>;
 
-/// Reads one JSON text from its start to its end.
+/// Reads JSON from a stretch of bytes.
 pub(super) struct Scanner<'a> {
-    text: &'a str,
-    at: usize,
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
     depth: usize,
+    /// Bytes of the file before `bytes`.
+    offset: usize,
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0 }
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self::at_offset(bytes, 0)
     }
 
-    fn fail<T>(&self, problem: &'static str) -> Scan<T> {
-        Err(SyntaxError { offset: self.at, problem })
+    /// Of bytes that stand `offset` bytes behind the start of their file.
+    pub(super) fn at_offset(bytes: &'a [u8], offset: usize) -> Self {
+        Self { bytes, at: 0, depth: 0, offset }
+    }
+
+    /// Bytes of the file before the next one.
+    pub(super) fn position(&self) -> usize {
+        self.offset + self.at
+    }
+
+    /// Goes on at a place of the file, which must lie in these bytes or at their end.
+    pub(super) fn go_to(&mut self, position: usize) {
+        self.at = position - self.offset;
+    }
+
+    /// The bytes from a place of the file to the next one.
+    pub(super) fn since(&self, position: usize) -> &'a [u8] {
+        &self.bytes[position - self.offset..self.at]
+    }
+
+    pub(super) fn fail<T>(&self, problem: &'static str) -> Scan<T> {
+        self.fail_at(self.at, problem)
+    }
+
+    pub(super) fn fail_at<T>(&self, at: usize, problem: &'static str) -> Scan<T> {
+        Err(SyntaxError { offset: self.offset + at, problem })
     }
 
     /// The next byte that is no white space, without taking it.
-    fn peek(&mut self) -> Option<u8> {
-        let rest = &self.text.as_bytes()[self.at..];
-        self.at += rest.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
-        self.text.as_bytes().get(self.at).copied()
+    #[inline]
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
     }
 
     /// Takes `byte` if it comes next.
-    fn take(&mut self, byte: u8) -> bool {
+    #[inline]
+    pub(super) fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
-    fn take_word(&mut self, word: &str) -> bool {
-        let found = self.text.as_bytes()[self.at..].starts_with(word.as_bytes());
+    pub(super) fn take_word(&mut self, word: &str) -> bool {
+        let found = self.bytes[self.at..].starts_with(word.as_bytes());
         self.at += if found { word.len() } else { 0 };
         found
     }
@@ -126,9 +161,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// An object; `member` takes the value of each key.
+    #[inline]
     pub(super) fn object(
         &mut self,
-        mut member: impl FnMut(&mut Self, &str) -> Scan<()>,
+        mut member: impl FnMut(&mut Self, &[u8]) -> Scan<()>,
     ) -> Scan<()> {
         if !self.take(b'{') {
             return self.fail("expected an object");
@@ -136,13 +172,7 @@ impl<'a> Scanner<'a> {
         self.enter()?;
         if !self.take(b'}') {
             loop {
-                if !self.at_text() {
-                    return self.unexpected("expected a key in double quotes");
-                }
-                let key = self.text()?;
-                if !self.take(b':') {
-                    return self.unexpected("expected ':' after a key");
-                }
+                let key = self.key()?;
                 member(self, &key)?;
                 if self.take(b',') {
                     continue;
@@ -157,7 +187,24 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// A key and the colon behind it.
+    #[inline]
+    fn key(&mut self) -> Scan<Cow<'a, [u8]>> {
+        if !self.at_text() {
+            return self.unexpected("expected a key in double quotes");
+        }
+        let key = match self.text()? {
+            Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
+            Cow::Owned(key) => Cow::Owned(key.into_bytes()),
+        };
+        if !self.take(b':') {
+            return self.unexpected("expected ':' after a key");
+        }
+        Ok(key)
+    }
+
     /// A list; `element` takes each value.
+    #[inline]
     pub(super) fn list(&mut self, mut element: impl FnMut(&mut Self) -> Scan<()>) -> Scan<()> {
         if !self.take(b'[') {
             return self.fail("expected a list");
@@ -180,18 +227,24 @@ impl<'a> Scanner<'a> {
     }
 
     /// `problem`, or that nothing comes any more.
-    fn unexpected<T>(&mut self, problem: &'static str) -> Scan<T> {
+    pub(super) fn unexpected<T>(&mut self, problem: &'static str) -> Scan<T> {
         let problem = if self.peek().is_none() { "the file ends too early" } else { problem };
         self.fail(problem)
     }
 
     /// Any value; of lists and objects the inside is checked and skipped.
+    #[inline]
     pub(super) fn value(&mut self) -> Scan<Value> {
         match self.peek() {
-            Some(b'{') => self.object(|s, _| s.value().map(|_| ())).map(|()| Value::Object),
-            Some(b'[') => self.list(|s| s.value().map(|_| ())).map(|()| Value::List),
+            Some(b'0'..=b'9' | b'-') => self.number(),
+            Some(b'{' | b'[') => self.skip_nested(),
             Some(b'"') => self.text().map(|_| Value::Text),
-            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => self.word(),
+        }
+    }
+
+    fn word(&mut self) -> Scan<Value> {
+        match self.peek() {
             Some(b't') if self.take_word("true") => Ok(Value::Bool(true)),
             Some(b'f') if self.take_word("false") => Ok(Value::Bool(false)),
             Some(b'n') if self.take_word("null") => Ok(Value::Null),
@@ -201,120 +254,72 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline]
     fn number(&mut self) -> Scan<Value> {
+        if let Some((number, end)) = number_at(self.bytes, self.at) {
+            self.at = end;
+            return Ok(match number {
+                Number::Int(i) => Value::Int(i),
+                Number::BigInt(x) => Value::BigInt(x),
+                Number::Float(x) => Value::Float(x),
+            });
+        }
         if self.take_word("-Infinity") {
             return Ok(Value::Float(f64::NEG_INFINITY));
         }
-        let bytes = self.text.as_bytes();
-        let digits = |from: usize| bytes[from..].iter().take_while(|b| b.is_ascii_digit()).count();
-        let start = self.at;
-        let first = start + usize::from(bytes[start] == b'-');
-        let whole = digits(first);
-        if whole == 0 {
-            return self.fail("expected a digit");
-        }
-        // A number that starts with 0 ends there: what follows `01` is found wrong by the caller.
-        let mut end = first + if bytes[first] == b'0' { 1 } else { whole };
-        let mut is_whole = true;
-        if bytes.get(end) == Some(&b'.') && digits(end + 1) > 0 {
-            end += 1 + digits(end + 1);
-            is_whole = false;
-        }
-        if matches!(bytes.get(end), Some(b'e' | b'E')) {
-            let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
-            let exponent = bytes.get(end + 1 + sign).map_or(0, |_| digits(end + 1 + sign));
-            if exponent > 0 {
-                end += 1 + sign + exponent;
-                is_whole = false;
-            }
-        }
-        let text = &self.text[start..end];
-        self.at = end;
-        if is_whole && let Ok(i) = text.parse() {
-            return Ok(Value::Int(i));
-        }
-        // `str::parse` rounds to the nearest double, as Python does.
-        match text.parse() {
-            Ok(x) if is_whole => Ok(Value::BigInt(x)),
-            Ok(x) => Ok(Value::Float(x)),
-            Err(_) => self.fail("not a number"),
-        }
+        self.fail("expected a digit")
     }
 
-    /// A text.
-    pub(super) fn text(&mut self) -> Scan<Cow<'a, str>> {
-        if !self.take(b'"') {
-            return self.fail("expected a text in double quotes");
-        }
-        let mut owned: Option<String> = None;
-        let mut from = self.at;
+    /// A list or an object, checked but not kept, without recursion.
+    fn skip_nested(&mut self) -> Scan<Value> {
+        let mut open = Vec::new(); // true for an object
+        let kind = if self.bytes[self.at] == b'{' { Value::Object } else { Value::List };
         loop {
-            let bytes = self.text.as_bytes();
-            match bytes.get(self.at) {
-                None => return self.fail("the file ends inside a text"),
+            // Here a value starts.
+            match self.peek() {
+                Some(b'0'..=b'9' | b'-') => match number_end(self.bytes, self.at) {
+                    Some(end) => self.at = end,
+                    None => self.number().map(|_| ())?,
+                },
                 Some(b'"') => {
-                    let tail = &self.text[from..self.at];
-                    self.at += 1;
-                    return Ok(match owned {
-                        None => Cow::Borrowed(tail),
-                        Some(text) => Cow::Owned(text + tail),
-                    });
+                    self.text()?;
                 }
-                Some(b'\\') => {
-                    let text = owned.get_or_insert_default();
-                    text.push_str(&self.text[from..self.at]);
+                Some(byte @ (b'{' | b'[')) => {
                     self.at += 1;
-                    let c = self.escape()?;
-                    owned.get_or_insert_default().push(c);
-                    from = self.at;
+                    self.enter()?;
+                    let is_object = byte == b'{';
+                    if self.take(if is_object { b'}' } else { b']' }) {
+                        self.depth -= 1;
+                    } else {
+                        open.push(is_object);
+                        if is_object {
+                            self.key()?;
+                        }
+                        continue;
+                    }
                 }
-                Some(0..=0x1f) => return self.fail("a control character inside a text"),
-                Some(_) => self.at += 1,
+                _ => {
+                    self.word()?;
+                }
+            }
+            // Here a value has ended.
+            loop {
+                let Some(&is_object) = open.last() else { return Ok(kind) };
+                if self.take(b',') {
+                    if is_object {
+                        self.key()?;
+                    }
+                    break;
+                }
+                if !self.take(if is_object { b'}' } else { b']' }) {
+                    let problem =
+                        if is_object { "expected ',' or '}'" } else { "expected ',' or ']'" };
+                    return self.unexpected(problem);
+                }
+                open.pop();
+                self.depth -= 1;
             }
         }
-    }
-
-    fn escape(&mut self) -> Scan<char> {
-        let Some(&byte) = self.text.as_bytes().get(self.at) else {
-            return self.fail("the file ends inside a text");
-        };
-        self.at += 1;
-        Ok(match byte {
-            b'"' | b'\\' | b'/' => byte as char,
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                let high = self.hex4()?;
-                let before = self.at;
-                if (0xd800..0xdc00).contains(&high) && self.take_word("\\u") {
-                    let low = self.hex4()?;
-                    if (0xdc00..0xe000).contains(&low) {
-                        let code = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
-                        return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-                    }
-                    // Not a pair: the second one is read again by itself.
-                    self.at = before;
-                }
-                // Python keeps half a pair; no Rust text can, and none of these texts is compared.
-                char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER)
-            }
-            _ => {
-                self.at -= 1;
-                return self.fail("an unknown escape inside a text");
-            }
-        })
-    }
-
-    fn hex4(&mut self) -> Scan<u32> {
-        let digits = self.text.as_bytes().get(self.at..self.at + 4);
-        let Some(digits) = digits.filter(|d| d.iter().all(u8::is_ascii_hexdigit)) else {
-            return self.fail("expected four hexadecimal digits");
-        };
-        self.at += 4;
-        Ok(digits.iter().fold(0, |n, &b| n * 16 + (b as char).to_digit(16).unwrap_or(0)))
     }
 }
 
@@ -326,7 +331,7 @@ mod tests {
     use super::*;
 
     fn value(text: &str) -> Scan<Value> {
-        let mut scanner = Scanner::new(text);
+        let mut scanner = Scanner::new(text.as_bytes());
         let value = scanner.value()?;
         scanner.end().map(|()| value)
     }
@@ -398,28 +403,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_those_that_serde_json_reads() {
-        for text in [
-            r#""plain""#,
-            r#""a\"b\\c\/d\b\f\n\r\t""#,
-            r#""\u00e9\u20ac\ud83d\ude00 \u0000""#,
-            "\"é€😀\"",
-            r#""""#,
-        ] {
-            let expected: String = serde_json::from_str(text).unwrap();
-            assert_eq!(Scanner::new(text).text().unwrap(), expected);
-        }
-        // Half a surrogate pair, which only Python reads.
-        assert_eq!(Scanner::new(r#""\ud800x""#).text().unwrap(), "\u{fffd}x");
-        assert_eq!(Scanner::new(r#""\ud800\u0041""#).text().unwrap(), "\u{fffd}A");
-    }
-
-    #[test]
     fn a_key_given_twice_is_handed_over_twice() {
         let mut seen = Vec::new();
-        Scanner::new(r#"{"a": 1, "b": {"a": [2]}, "a": 3}"#)
+        Scanner::new(br#"{"a": 1, "b": {"a": [2]}, "a": 3}"#)
             .object(|s, key| {
-                seen.push((key.to_owned(), s.value()?));
+                seen.push((String::from_utf8_lossy(key).into_owned(), s.value()?));
                 Ok(())
             })
             .unwrap();

@@ -1,55 +1,23 @@
 //! Which detection finds which true box, for one image and category (`COCOeval.evaluateImg`).
+//!
+//! The matching itself ([`Matcher`]) says of every pair it makes in which area range and at which
+//! threshold it makes it. The curves count these pairs; whoever asks what became of a detection gets
+//! them as [`CellMatches`].
 
-use super::read::{Annotation, ResultEntry};
-
-/// IoU thresholds 0.50 to 0.95.
-pub(super) const THRESHOLDS: usize = 10;
-/// Area ranges: all, small, medium, large.
-pub(super) const AREAS: usize = 4;
-/// Detections kept for an image and category.
-pub(super) const MOST_DETECTIONS: usize = 100;
-
-/// Names of the area ranges.
-pub(super) const AREA_NAMES: [&str; AREAS] = ["all", "small", "medium", "large"];
-/// Bounds of the area ranges in square pixels, both inside the range.
-const AREA_RANGES: [(f64, f64); AREAS] = [(0., 1e10), (0., 1024.), (1024., 9216.), (9216., 1e10)];
-
-/// The thresholds as `numpy.linspace(0.5, 0.95, 10)` gives them: 0.9 is one unit in the last place
-/// short of the decimal.
-pub(super) fn thresholds() -> [f64; THRESHOLDS] {
-    let step = (0.95 - 0.5) / 9.;
-    std::array::from_fn(|k| if k == 9 { 0.95 } else { k as f64 * step + 0.5 })
-}
-
-/// How one detection fared. Bit t of a mask speaks of threshold t.
-#[derive(Debug, Clone)]
-pub(super) struct Row {
-    pub(super) score: f64,
-    /// Place among the detections of its image and category, best first.
-    pub(super) place: usize,
-    /// By area range: it found a true box (which may be an ignored one).
-    pub(super) matched: [u16; AREAS],
-    /// By area range: it counts neither for nor against the detector.
-    pub(super) ignored: [u16; AREAS],
-}
-
-/// Whether a true box does not count in an area range. An area that is no number is in all of them.
-pub(super) fn is_ignored(gt: &Annotation, area: usize) -> bool {
-    gt.ignore || outside(gt.area, area)
-}
-
-fn outside(size: f64, area: usize) -> bool {
-    let (low, high) = AREA_RANGES[area];
-    size < low || size > high
-}
+use super::cells::Cells;
+use super::error::EvalError;
+use super::read::{Annotation, GroundTruth};
+use super::results::{Detection, Results};
+use super::settings::{AreaRange, Settings};
 
 /// Overlap of a detection and a true box; of a crowd, the share of the detection that lies in it.
 ///
 /// The order of operations is that of pycocotools' C code, so that the last bit agrees. It has no
 /// guard against 0 / 0: the result is then NaN, which every comparison below takes for a match.
-fn iou(det: &[f64; 4], gt: &Annotation) -> f64 {
+#[inline]
+pub(super) fn iou(det: &[f64; 4], gt: &[f64; 4], crowd: bool) -> f64 {
     let [dx, dy, dw, dh] = *det;
-    let [gx, gy, gw, gh] = gt.bbox;
+    let [gx, gy, gw, gh] = *gt;
     let w = (dx + dw).min(gx + gw) - dx.max(gx);
     if w <= 0. {
         return 0.;
@@ -60,105 +28,232 @@ fn iou(det: &[f64; 4], gt: &Annotation) -> f64 {
     }
     let intersection = w * h;
     let det_area = dw * dh;
-    let union = if gt.crowd { det_area } else { (det_area + gw * gh) - intersection };
+    let union = if crowd { det_area } else { (det_area + gw * gh) - intersection };
     intersection / union
 }
 
-/// Matches the detections of one image and category (best first, at most [`MOST_DETECTIONS`]) with
-/// its true boxes (in file order), and adds one row a detection.
-pub(super) fn match_cell(dets: &[&ResultEntry], gts: &[&Annotation], rows: &mut Vec<Row>) {
-    let thresholds = thresholds();
-    let overlaps: Vec<f64> =
-        dets.iter().flat_map(|d| gts.iter().map(|g| iou(&d.bbox, g))).collect(); // [D, G]
-    let overlap = |det: usize, gt: usize| overlaps[det * gts.len() + gt];
-    // Most detections overlap nothing by half and need no look at any threshold. `<` keeps NaN.
-    let reaching: Vec<usize> = (0..dets.len())
-        .filter(|&d| !(0..gts.len()).all(|g| overlap(d, g) < thresholds[0]))
-        .collect();
+/// What stands in one image and category: detections best first, truths in file order.
+pub(super) struct Cell<'a> {
+    pub(super) dets: &'a [&'a Detection],
+    pub(super) gts: &'a [&'a Annotation],
+}
 
-    let first_row = rows.len();
-    for (place, det) in dets.iter().enumerate() {
-        let size = det.bbox[2] * det.bbox[3];
-        // What a detection that finds nothing gets.
-        let ignored = std::array::from_fn(|area| if outside(size, area) { u16::MAX } else { 0 });
-        rows.push(Row { score: det.score, place, matched: [0; AREAS], ignored });
-    }
-    if reaching.is_empty() {
-        return;
-    }
+/// A pair: in this area range and at this threshold the detection finds the truth.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) area: usize,
+    pub(super) threshold: usize,
+    /// Place among the detections of the cell.
+    pub(super) det: usize,
+    /// Place among the truths of the cell.
+    pub(super) gt: usize,
+    /// The truth does not count in this area range.
+    pub(super) ignored: bool,
+}
 
-    let mut taken = vec![false; gts.len()];
-    for area in 0..AREAS {
-        let ignored: Vec<bool> = gts.iter().map(|g| is_ignored(g, area)).collect();
-        // Real truths first, so that one of them wins over any ignored one.
-        let mut order: Vec<usize> = (0..gts.len()).collect();
-        order.sort_by_key(|&g| ignored[g]);
-        for (t, &threshold) in thresholds.iter().enumerate() {
-            let bit = 1 << t;
-            taken.fill(false);
-            for &d in &reaching {
-                let mut best = threshold;
-                let mut found: Option<usize> = None;
-                for &g in &order {
-                    if taken[g] && !gts[g].crowd {
+/// Space that is used again from cell to cell.
+#[derive(Default)]
+pub(super) struct Matcher {
+    overlaps: Vec<f64>,   // [D, G]
+    candidates: Vec<Near>, // detection by detection, then in the order in which truths are tried
+    /// For each detection that overlaps a truth by the least threshold: itself, the largest overlap,
+    /// and where its candidates end.
+    reaching: Vec<(usize, f64, usize)>,
+    order: Vec<usize>,
+    taken: Vec<bool>,
+}
+
+/// A truth that a detection may find.
+#[derive(Clone, Copy)]
+struct Near {
+    overlap: f64,
+    gt: usize,
+    ignored: bool,
+    crowd: bool,
+}
+
+impl Matcher {
+    /// Matches a cell, and calls `found` for each pair.
+    pub(super) fn run(
+        &mut self,
+        cell: &Cell<'_>,
+        thresholds: &[f64],
+        areas: &[AreaRange],
+        mut found: impl FnMut(Pair),
+    ) {
+        let Cell { dets, gts } = *cell;
+        let least = thresholds.iter().copied().fold(HIGHEST, f64::min);
+        self.overlaps.clear();
+        let mut any = false;
+        for det in dets {
+            for gt in gts {
+                let overlap = iou(&det.bbox, &gt.bbox, gt.crowd);
+                // `<` keeps NaN.
+                any |= !(overlap < least);
+                self.overlaps.push(overlap);
+            }
+        }
+        if !any {
+            return;
+        }
+        for (area, range) in areas.iter().enumerate() {
+            let ignored = |g: usize| gts[g].ignore || range.excludes(gts[g].area);
+            // Real truths first, so that one of them wins over any ignored one.
+            self.order.clear();
+            self.order.extend((0..gts.len()).filter(|&g| !ignored(g)));
+            let real = self.order.len();
+            self.order.extend((0..gts.len()).filter(|&g| ignored(g)));
+            self.find_candidates(cell, real, least);
+            for (threshold, &t) in thresholds.iter().enumerate() {
+                self.taken.clear();
+                self.taken.resize(gts.len(), false);
+                let mut first = 0;
+                for &(det, largest, end) in &self.reaching {
+                    let candidates = &self.candidates[first..end];
+                    first = end;
+                    if largest < t.min(HIGHEST) {
                         continue;
                     }
-                    if ignored[g] && found.is_some_and(|f| !ignored[f]) {
-                        break;
+                    let pair = best(candidates, t.min(HIGHEST), &self.taken);
+                    if let Some(near) = pair {
+                        self.taken[near.gt] = true;
+                        found(Pair { area, threshold, det, gt: near.gt, ignored: near.ignored });
                     }
-                    if overlap(d, g) < best {
-                        continue;
-                    }
-                    best = overlap(d, g);
-                    found = Some(g);
-                }
-                let Some(g) = found else { continue };
-                taken[g] = true;
-                let row = &mut rows[first_row + d];
-                if gts[g].id == 0 {
-                    // pycocotools keeps the id of the truth and takes 0 for "none": the truth is
-                    // used up, and yet the detection counts as having found nothing.
-                    row.ignored[area] |= if ignored[g] { bit } else { 0 };
-                    continue;
-                }
-                row.matched[area] |= bit;
-                if ignored[g] {
-                    row.ignored[area] |= bit;
-                } else {
-                    row.ignored[area] &= !bit;
                 }
             }
         }
     }
+
+    fn find_candidates(&mut self, cell: &Cell<'_>, real: usize, least: f64) {
+        self.candidates.clear();
+        self.reaching.clear();
+        let count = cell.gts.len();
+        for det in 0..cell.dets.len() {
+            let overlaps = &self.overlaps[det * count..][..count];
+            let (mut largest, mut has_nan) = (0., false);
+            for &overlap in overlaps {
+                largest = if overlap > largest { overlap } else { largest };
+                has_nan |= overlap.is_nan();
+            }
+            if largest < least && !has_nan {
+                continue;
+            }
+            for (place, &gt) in self.order.iter().enumerate() {
+                // Once the best overlap is NaN, every truth that follows is taken for better.
+                if has_nan || overlaps[gt] >= least {
+                    let (ignored, crowd) = (place >= real, cell.gts[gt].crowd);
+                    self.candidates.push(Near { overlap: overlaps[gt], gt, ignored, crowd });
+                }
+            }
+            let largest = if has_nan { f64::INFINITY } else { largest };
+            self.reaching.push((det, largest, self.candidates.len()));
+        }
+    }
+}
+
+/// pycocotools takes an overlap of 1 less this for one of 1.
+const HIGHEST: f64 = 1. - 1e-10;
+
+/// The truth that a detection finds: the last of those that overlap most.
+#[inline]
+fn best(candidates: &[Near], threshold: f64, taken: &[bool]) -> Option<Near> {
+    let mut best = threshold;
+    let mut found: Option<Near> = None;
+    for near in candidates {
+        if taken[near.gt] && !near.crowd {
+            continue;
+        }
+        if near.ignored && found.is_some_and(|f| !f.ignored) {
+            break;
+        }
+        if near.overlap < best {
+            continue;
+        }
+        best = near.overlap;
+        found = Some(*near);
+    }
+    found
+}
+
+/// What became of the detections and truths of one image and category.
+#[derive(Debug, Clone)]
+pub struct CellMatches {
+    /// Place of the image among [`GroundTruth::image_ids`].
+    pub image: usize,
+    /// Place of the category among [`GroundTruth::categories`]; 0 where categories are pooled.
+    pub category: usize,
+    /// Places of the detections in [`Results::detections`], best first, as many as count.
+    pub detections: Vec<usize>,
+    /// Places of the true boxes in [`GroundTruth::annotations`].
+    pub truths: Vec<usize>,
+    /// `[T, D]`: the place in `truths` of what the detection finds at a threshold (area range `all`).
+    pub matches: Vec<Option<usize>>,
+    /// `[D, G]`: overlaps.
+    pub overlaps: Vec<f64>,
+}
+
+impl CellMatches {
+    /// What a detection (by its place in `detections`) finds at a threshold (by its place in the
+    /// settings): a place in `truths`. A truth that is ignored takes its detection out of the count.
+    pub fn found(&self, threshold: usize, detection: usize) -> Option<usize> {
+        self.matches[threshold * self.detections.len() + detection]
+    }
+}
+
+/// Matches all images and categories as [`evaluate`](super::evaluate) does, in the first area range,
+/// and hands the cells over one by one: by category, then by image.
+///
+/// # Errors
+/// As [`evaluate`](super::evaluate).
+pub fn match_cells(
+    gt: &GroundTruth,
+    results: &Results,
+    settings: &Settings,
+    mut take: impl FnMut(CellMatches),
+) -> Result<(), EvalError> {
+    let cells = Cells::new(gt, results, settings)?;
+    let mut matcher = Matcher::default();
+    let areas = &settings.area_ranges[..1];
+    for cell in &cells.cells {
+        let detections = cells.best_detections(cell, settings.most());
+        let truths: Vec<usize> = cells.truths(cell).iter().map(|&g| g as usize).collect();
+        let dets: Vec<_> = detections.iter().map(|&d| &results.detections[d]).collect();
+        let gts: Vec<_> = truths.iter().map(|&g| &gt.annotations[g]).collect();
+        let mut matches = vec![None; settings.iou_thresholds.len() * dets.len()];
+        let pieces = Cell { dets: &dets, gts: &gts };
+        matcher.run(&pieces, &settings.iou_thresholds, areas, |pair| {
+            matches[pair.threshold * dets.len() + pair.det] = Some(pair.gt);
+        });
+        take(CellMatches {
+            image: cells.images[cell.image as usize],
+            category: cells.categories.get(cell.category as usize).copied().unwrap_or(0),
+            overlaps: dets
+                .iter()
+                .flat_map(|d| gts.iter().map(|g| iou(&d.bbox, &g.bbox, g.crowd)))
+                .collect(),
+            detections,
+            truths,
+            matches,
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn truth(bbox: [f64; 4], crowd: bool) -> Annotation {
-        let area = bbox[2] * bbox[3];
-        Annotation { id: 1, image_id: 1, category_id: 1, bbox, area, ignore: crowd, crowd }
-    }
-
-    #[test]
-    fn the_thresholds_are_numpys() {
-        let bits = thresholds().map(f64::to_bits);
-        let decimal = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.899_999_999_999_999_9, 0.95];
-        assert_eq!(bits, decimal.map(f64::to_bits));
-    }
-
     #[test]
     fn overlaps() {
-        let box10 = truth([0., 0., 10., 10.], false);
-        assert_eq!(iou(&[0., 0., 10., 10.], &box10), 1.);
-        assert_eq!(iou(&[5., 0., 10., 10.], &box10), 50. / 150.);
+        let box10 = [0., 0., 10., 10.];
+        assert_eq!(iou(&box10, &box10, false), 1.);
+        assert_eq!(iou(&[5., 0., 10., 10.], &box10, false), 50. / 150.);
         // Boxes that only touch do not overlap: there is no +1 for the last pixel.
-        assert_eq!(iou(&[10., 0., 10., 10.], &box10), 0.);
+        assert_eq!(iou(&[10., 0., 10., 10.], &box10, false), 0.);
         // Of a crowd, the share of the detection.
-        assert_eq!(iou(&[5., 0., 10., 10.], &truth([0., 0., 10., 10.], true)), 0.5);
+        assert_eq!(iou(&[5., 0., 10., 10.], &box10, true), 0.5);
         // Areas that underflow give 0 / 0.
-        let tiny = truth([0., 0., 1e-200, 1e-200], false);
-        assert!(iou(&tiny.bbox, &tiny).is_nan());
+        let tiny = [0., 0., 1e-200, 1e-200];
+        assert!(iou(&tiny, &tiny, false).is_nan());
     }
 }

@@ -1,25 +1,43 @@
 //! COCO's box metric: results and annotations in, average precision and recall out. `classification`
 //! counts the right answers of a classifier.
 //!
-//! `json` scans the files, `read` makes [`GroundTruth`] and [`Results`] of them (`fields` knows their
-//! pieces), `matching` pairs detections with truths image by image, `curves` turns the pairs into
-//! precision and recall, `coco` puts it all together, `report` words it. `submission` writes what
+//! `json` (with `number` and `text`) scans the files, `pieces` lets all threads read a long list,
+//! `read` and `results` make [`GroundTruth`] and [`Results`] of them (`section` and `fields` know
+//! their parts, `id` their ids). `cells` sorts the entries by image and category, `matching` pairs
+//! detections with truths, `curves` turns the pairs into precision and recall, `coco` puts it all
+//! together (`mean` rounds as numpy does), `report` words it, `npz` writes the arrays. `submission` writes what
 //! COCO's servers take where the truth is not public.
 //!
-//! The numbers are those of pycocotools (`COCOeval` with its default parameters for boxes, on x86-64)
-//! bit for bit, its oddities included; where it raises, so do we, with the place named.
+//! The numbers are those of pycocotools (`COCOeval` for boxes, on x86-64) bit for bit, its oddities
+//! included; where it raises, so do we, with the place named.
 
+mod cells;
 pub mod classification;
 pub mod coco;
 mod curves;
 mod error;
 mod fields;
+mod id;
 mod json;
-mod matching;
+pub mod matching;
+mod mean;
+pub mod npz;
+mod number;
+mod pieces;
 pub mod read;
 pub mod report;
+pub mod results;
+mod section;
+pub mod settings;
 pub mod submission;
+mod text;
 
-pub use coco::{CategoryScore, Evaluation, STAT_NAMES, evaluate};
+pub use coco::{
+    Arrays, CategoryScore, Evaluation, STAT_NAMES, Stat, evaluate, evaluate_with,
+};
 pub use error::EvalError;
-pub use read::{GroundTruth, ResultEntry, Results};
+pub use id::Id;
+pub use matching::{CellMatches, match_cells};
+pub use read::GroundTruth;
+pub use results::{ResultEntry, Results};
+pub use settings::Settings;

@@ -1,4 +1,4 @@
-//! COCO's two files for the evaluator: the annotations, and a list of results.
+//! COCO's annotations file for the evaluator.
 //!
 //! Only what the metric needs is kept. An entry that pycocotools never looks at (on an image or of a
 //! category that is not listed) may lack fields here too, so such a problem is noted with the entry
@@ -7,35 +7,39 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::error::EvalError;
-use super::fields::{Box4, Entry, Section, id_of, number, section};
-use super::json::{Scanner, SyntaxError, Value};
+use super::fields::{Box4, not_an_object, number};
+use super::id::{Id, Numbering, RawId};
+use super::json::{Scan, Scanner, SyntaxError, Value};
+use super::section::{HasList, List, Opened, Section, open, renumbered, whole};
+use super::pieces::{Collect, read_whole};
 
 /// A category of the annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Category {
     /// COCO's id.
-    pub id: i64,
+    pub id: Id,
     /// Its name; its id where the file gives none.
     pub name: String,
 }
 
 /// A true box.
 #[derive(Debug, Clone)]
-pub(super) struct Annotation {
-    pub(super) id: i64,
-    pub(super) image_id: i64,
-    pub(super) category_id: i64,
+pub struct Annotation {
     /// x, y, w, h in pixels.
-    pub(super) bbox: [f64; 4],
+    pub bbox: [f64; 4],
     /// The file's `area` (of the mask, in COCO) in square pixels, not w * h.
-    pub(super) area: f64,
+    pub area: f64,
+    /// Its id where it fits; else see `odd_ids`.
+    pub(super) id: i64,
+    /// Number of its image among the ids that annotations name.
+    pub(super) image: u32,
+    /// Number of its category among those.
+    pub(super) category: u32,
     /// `iscrowd` is not zero: left out of the count of truths.
-    pub(super) ignore: bool,
+    pub ignore: bool,
     /// `iscrowd`, cut to a whole number, is not zero: overlap and matching follow the crowd rule.
-    pub(super) crowd: bool,
+    pub crowd: bool,
 }
 
 /// The truth of a COCO annotations file.
@@ -43,46 +47,27 @@ pub(super) struct Annotation {
 pub struct GroundTruth {
     pub(super) file: PathBuf,
     /// Distinct ids, ascending.
-    pub(super) images: Vec<i64>,
+    pub(super) images: Vec<Id>,
     /// Distinct ids, ascending.
     pub(super) categories: Vec<Category>,
     pub(super) annotations: Vec<Annotation>,
+    /// Ids that annotations name, by number.
+    pub(super) image_ids: Vec<Id>,
+    pub(super) category_ids: Vec<Id>,
+    /// Ids of annotations that are no 64-bit integers, by place in the list.
+    pub(super) odd_ids: HashMap<u32, Id>,
     /// What makes an annotation unusable, by its place in the list.
-    pub(super) problems: HashMap<usize, String>,
-}
-
-/// One detection as COCO's results files give it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ResultEntry {
-    /// COCO's image id.
-    pub image_id: i64,
-    /// COCO's category id.
-    pub category_id: i64,
-    /// x, y, width, height in pixels of the original image.
-    pub bbox: [f64; 4],
-    /// Confidence; only its order counts.
-    pub score: f64,
-}
-
-/// Detections to be scored, in file order (which decides between equal scores).
-#[derive(Debug, Clone)]
-pub struct Results {
-    pub(super) file: PathBuf,
-    pub(super) entries: Vec<ResultEntry>,
-    /// What makes a detection unusable, by its place in the list.
-    pub(super) problems: HashMap<usize, String>,
-}
-
-impl From<Vec<ResultEntry>> for Results {
-    fn from(entries: Vec<ResultEntry>) -> Self {
-        Self { file: PathBuf::from("results"), entries, problems: HashMap::new() }
-    }
+    pub(super) problems: HashMap<u32, String>,
 }
 
 impl GroundTruth {
     /// Reads a COCO annotations file.
     pub fn from_file(path: &Path) -> Result<Self, EvalError> {
-        Self::parse(path, &read(path)?)
+        let bytes = match open(path)? {
+            Opened::Regular(file) => read_whole(&file).map_err(|e| EvalError::read(path, e))?,
+            Opened::Stream(bytes) => bytes,
+        };
+        Self::parse(path, &bytes)
     }
 
     /// Reads the text of a COCO annotations file; errors call it `annotations`.
@@ -91,14 +76,14 @@ impl GroundTruth {
     }
 
     /// Ids of the images that are scored: distinct, ascending.
-    pub fn image_ids(&self) -> &[i64] {
+    pub fn image_ids(&self) -> &[Id] {
         &self.images
     }
 
     /// The same truth for those of `ids` that it has: what a split that is a part of a file scores.
     #[must_use]
     pub fn restricted_to(mut self, ids: &[i64]) -> Self {
-        let wanted: HashSet<i64> = ids.iter().copied().collect();
+        let wanted: HashSet<Id> = ids.iter().map(|&id| id.into()).collect();
         self.images.retain(|id| wanted.contains(id));
         self
     }
@@ -108,28 +93,31 @@ impl GroundTruth {
         &self.categories
     }
 
+    /// All annotations, in file order.
+    pub fn annotations(&self) -> &[Annotation] {
+        &self.annotations
+    }
+
     fn parse(file: &Path, bytes: &[u8]) -> Result<Self, EvalError> {
-        let text = utf8(file, bytes)?;
-        let mut scanner = Scanner::new(text);
+        let syntax = |e: SyntaxError| EvalError::syntax(file, bytes, &e);
+        let form = |problem: String| EvalError::Form { file: file.to_owned(), problem };
+        let mut scanner = Scanner::new(bytes);
         if !scanner.at_object() {
             // A syntax error is the more useful message where there is one.
-            let kind = whole(&mut scanner).map_err(|e| syntax(file, text, &e))?.kind();
-            return Err(EvalError::Form {
-                file: file.to_owned(),
-                problem: format!(
-                    "expected an object with `images`, `categories` and `annotations`, found {kind}"
-                ),
-            });
+            let kind = whole(&mut scanner).map_err(syntax)?.kind();
+            return Err(form(format!(
+                "expected an object with `images`, `categories` and `annotations`, found {kind}"
+            )));
         }
-        let mut images = Section::Missing;
-        let mut categories = Section::Missing;
-        let mut annotations = Section::Missing;
+        let mut images: Section<Images> = Section::Missing;
+        let mut categories: Section<Categories> = Section::Missing;
+        let mut annotations: Section<Annotations> = Section::Missing;
         scanner
             .object(|s, key| {
                 match key {
-                    "images" => images = section(s, image)?,
-                    "categories" => categories = section(s, category)?,
-                    "annotations" => annotations = section(s, annotation)?,
+                    b"images" => images = Section::read(s, bytes)?,
+                    b"categories" => categories = Section::read(s, bytes)?,
+                    b"annotations" => annotations = Section::read(s, bytes)?,
                     _ => {
                         s.value()?;
                     }
@@ -137,166 +125,245 @@ impl GroundTruth {
                 Ok(())
             })
             .and_then(|()| scanner.end())
-            .map_err(|e| syntax(file, text, &e))?;
+            .map_err(syntax)?;
 
-        let mut images = images.entries(file, "images")?.ok_or_else(|| missing(file, "images"))?;
+        let missing = |list: &str| {
+            form(format!("there is no list `{list}`; is this a COCO annotations file?"))
+        };
+        let pieces = images.pieces(file, "images")?.ok_or_else(|| missing("images"))?;
+        let mut images: Vec<Id> = pieces.into_iter().flat_map(|p| p.0.entries).collect();
         images.sort_unstable();
         images.dedup();
-        let mut categories =
-            categories.entries(file, "categories")?.ok_or_else(|| missing(file, "categories"))?;
+        one_kind(file, "images", images.iter())?;
+        let pieces = categories.pieces(file, "categories")?.ok_or_else(|| missing("categories"))?;
+        let mut categories: Vec<Category> = pieces.into_iter().flat_map(|p| p.0.entries).collect();
         // The last of equal ids is kept, as in Python's dictionary.
         categories.reverse();
-        categories.sort_by_key(|c| c.id);
-        categories.dedup_by_key(|c| c.id);
-        // A list without truth is legal (test-dev has none): every number is then -1.
-        let read = annotations.entries(file, "annotations")?.unwrap_or_default();
-        let mut problems = HashMap::new();
-        let annotations = read
-            .into_iter()
-            .enumerate()
-            .map(|(index, (annotation, problem))| {
-                problems.extend(problem.map(|p| (index, p)));
+        categories.sort_by(|a, b| a.id.cmp(&b.id));
+        categories.dedup_by(|a, b| a.id == b.id);
+        one_kind(file, "categories", categories.iter().map(|c| &c.id))?;
+
+        let pieces = annotations.pieces(file, "annotations")?.unwrap_or_default();
+        let mut gt = Self {
+            file: file.to_owned(),
+            images,
+            categories,
+            annotations: Vec::new(),
+            image_ids: Vec::new(),
+            category_ids: Vec::new(),
+            odd_ids: HashMap::new(),
+            problems: HashMap::new(),
+        };
+        gt.join(pieces);
+        Ok(gt)
+    }
+
+    /// The id of an annotation, by its place.
+    pub(super) fn id_of(&self, index: u32) -> Id {
+        let odd = self.odd_ids.get(&index).cloned();
+        odd.unwrap_or_else(|| self.annotations[index as usize].id.into())
+    }
+
+    /// Whether an annotation has the id 0; none where its id is a text that is no number.
+    #[inline]
+    pub(super) fn is_zero(&self, index: u32) -> Option<bool> {
+        if self.odd_ids.is_empty() {
+            return Some(self.annotations[index as usize].id == 0);
+        }
+        self.id_of(index).is_zero()
+    }
+
+    /// What is wrong with an annotation.
+    pub(super) fn entry_error(&self, index: u32, problem: String) -> EvalError {
+        let (file, index) = (self.file.clone(), index as usize);
+        EvalError::Entry { file, list: "annotations", index, problem }
+    }
+
+    fn join(&mut self, pieces: Vec<Annotations>) {
+        let (mut images, mut categories) = (Numbering::default(), Numbering::default());
+        self.annotations.reserve_exact(pieces.iter().map(|p| p.list.entries.len()).sum());
+        for piece in pieces {
+            let before = self.annotations.len() as u32;
+            let image = renumbered(&mut images, piece.images);
+            let category = renumbered(&mut categories, piece.categories);
+            self.annotations.extend(piece.list.entries.into_iter().map(|mut annotation| {
+                annotation.image = image[annotation.image as usize];
+                annotation.category = category[annotation.category as usize];
                 annotation
-            })
-            .collect();
-        Ok(Self { file: file.to_owned(), images, categories, annotations, problems })
-    }
-}
-
-impl Results {
-    /// Reads a COCO results file. An empty list is an error here: a detector that ran finds
-    /// something, with whatever score.
-    pub fn from_file(path: &Path) -> Result<Self, EvalError> {
-        Self::parse(path, &read(path)?)
-    }
-
-    /// Reads the text of a COCO results file; errors call it `results`.
-    pub fn from_json(text: &str) -> Result<Self, EvalError> {
-        Self::parse(Path::new("results"), text.as_bytes())
-    }
-
-    /// The detections in file order.
-    pub fn entries(&self) -> &[ResultEntry] {
-        &self.entries
-    }
-
-    fn parse(file: &Path, bytes: &[u8]) -> Result<Self, EvalError> {
-        let text = utf8(file, bytes)?;
-        let mut scanner = Scanner::new(text);
-        if !scanner.at_list() {
-            let kind = whole(&mut scanner).map_err(|e| syntax(file, text, &e))?.kind();
-            return Err(EvalError::Form {
-                file: file.to_owned(),
-                problem: format!("expected a list of detections, found {kind}"),
-            });
+            }));
+            self.odd_ids.extend(piece.odd_ids.into_iter().map(|(i, id)| (before + i, id)));
+            self.problems.extend(piece.problems.into_iter().map(|(i, p)| (before + i, p)));
         }
-        let read = section(&mut scanner, detection)
-            .and_then(|list| scanner.end().map(|()| list))
-            .map_err(|e| syntax(file, text, &e))?
-            .entries(file, "results")?
-            .unwrap_or_default();
-        if read.is_empty() {
-            return Err(EvalError::NoDetections { file: file.to_owned() });
+        self.image_ids = images.into_ids();
+        self.category_ids = categories.into_ids();
+    }
+}
+
+/// Python can't sort numbers and texts together.
+fn one_kind<'a>(
+    file: &Path,
+    list: &str,
+    ids: impl Iterator<Item = &'a Id> + Clone,
+) -> Result<(), EvalError> {
+    let text = ids.clone().find(|id| matches!(id, Id::Text(_)));
+    let number = ids.clone().find(|id| !matches!(id, Id::Text(_)));
+    match (text, number) {
+        (Some(text), Some(number)) => Err(EvalError::Form {
+            file: file.to_owned(),
+            problem: format!(
+                "the ids of `{list}` are partly numbers ({number}), partly texts ({text}); they have no order"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Default)]
+struct Images(List<Id>);
+
+impl HasList for Images {
+    fn outcome(&self) -> (usize, Option<&(usize, String)>) {
+        self.0.outcome()
+    }
+}
+
+impl Collect for Images {
+    type Entry = Result<Id, String>;
+
+    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry> {
+        if let Some(problem) = not_an_object(scanner)? {
+            return Ok(Err(problem));
         }
-        let mut problems = HashMap::new();
-        let entries = read
-            .into_iter()
-            .enumerate()
-            .map(|(index, (entry, problem))| {
-                problems.extend(problem.map(|p| (index, p)));
-                entry
-            })
-            .collect();
-        Ok(Self { file: file.to_owned(), entries, problems })
-    }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, EvalError> {
-    std::fs::read(file).map_err(|source| EvalError::Read { file: file.to_owned(), source })
-}
-
-fn utf8<'a>(file: &Path, bytes: &'a [u8]) -> Result<&'a str, EvalError> {
-    std::str::from_utf8(bytes).map_err(|e| EvalError::Syntax {
-        file: file.to_owned(),
-        offset: e.valid_up_to(),
-        line: line_of(bytes, e.valid_up_to()),
-        problem: "the text is not UTF-8".to_owned(),
-    })
-}
-
-fn syntax(file: &Path, text: &str, error: &SyntaxError) -> EvalError {
-    EvalError::Syntax {
-        file: file.to_owned(),
-        offset: error.offset,
-        line: line_of(text.as_bytes(), error.offset),
-        problem: error.problem.to_owned(),
-    }
-}
-
-fn line_of(bytes: &[u8], offset: usize) -> usize {
-    bytes[..offset].split(|&b| b == b'\n').count()
-}
-
-fn missing(file: &Path, list: &str) -> EvalError {
-    EvalError::Form {
-        file: file.to_owned(),
-        problem: format!("there is no list `{list}`; is this a COCO annotations file?"),
-    }
-}
-
-fn whole(scanner: &mut Scanner<'_>) -> Result<Value, SyntaxError> {
-    let value = scanner.value()?;
-    scanner.end().map(|()| value)
-}
-
-fn image(scanner: &mut Scanner<'_>) -> Entry<i64> {
-    let mut id = None;
-    scanner.object(|s, key| {
-        let value = s.value()?;
-        if key == "id" {
-            id = Some(value);
-        }
-        Ok(())
-    })?;
-    Ok(id_of("id", id))
-}
-
-fn category(scanner: &mut Scanner<'_>) -> Entry<Category> {
-    let mut id = None;
-    let mut name = None;
-    scanner.object(|s, key| {
-        match key {
-            "id" => id = Some(s.value()?),
-            "name" if s.at_text() => name = Some(s.text()?.into_owned()),
-            _ => {
-                s.value()?;
+        let mut id = RawId::Missing;
+        scanner.object(|s, key| {
+            match key {
+                b"id" => id = RawId::read(s)?,
+                _ => {
+                    s.value()?;
+                }
             }
-        }
-        Ok(())
-    })?;
-    Ok(id_of("id", id).map(|id| Category { id, name: name.unwrap_or_else(|| id.to_string()) }))
+            Ok(())
+        })?;
+        Ok(id.problem("id").map_or_else(|| Ok(id.into_id()), Err))
+    }
+
+    fn push(&mut self, entry: Self::Entry) {
+        self.0.push(entry);
+    }
 }
 
-fn annotation(scanner: &mut Scanner<'_>) -> Entry<(Annotation, Option<String>)> {
-    let (mut id, mut image_id, mut category_id) = (None, None, None);
-    let (mut area, mut iscrowd, mut bbox) = (None, None, Box4::Missing);
-    scanner.object(|s, key| {
-        match key {
-            "id" => id = Some(s.value()?),
-            "image_id" => image_id = Some(s.value()?),
-            "category_id" => category_id = Some(s.value()?),
-            "area" => area = Some(s.value()?),
-            "iscrowd" => iscrowd = Some(s.value()?),
-            "bbox" => bbox = Box4::read(s)?,
-            _ => {
-                s.value()?;
-            }
+#[derive(Default)]
+struct Categories(List<Category>);
+
+impl HasList for Categories {
+    fn outcome(&self) -> (usize, Option<&(usize, String)>) {
+        self.0.outcome()
+    }
+}
+
+impl Collect for Categories {
+    type Entry = Result<Category, String>;
+
+    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry> {
+        if let Some(problem) = not_an_object(scanner)? {
+            return Ok(Err(problem));
         }
-        Ok(())
-    })?;
-    let ids =
-        || Ok((id_of("id", id)?, id_of("image_id", image_id)?, id_of("category_id", category_id)?));
-    Ok(ids().map(|(id, image_id, category_id)| {
+        let mut id = RawId::Missing;
+        let mut name = None;
+        scanner.object(|s, key| {
+            match key {
+                b"id" => id = RawId::read(s)?,
+                b"name" if s.at_text() => name = Some(s.text()?.into_owned()),
+                _ => {
+                    s.value()?;
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(problem) = id.problem("id") {
+            return Ok(Err(problem));
+        }
+        let id = id.into_id();
+        let name = name.unwrap_or_else(|| match &id {
+            Id::Text(id) => id.clone(),
+            id => id.to_string(),
+        });
+        Ok(Ok(Category { id, name }))
+    }
+
+    fn push(&mut self, entry: Self::Entry) {
+        self.0.push(entry);
+    }
+}
+
+#[derive(Default)]
+struct Annotations {
+    list: List<Annotation>,
+    images: Numbering,
+    categories: Numbering,
+    odd_ids: HashMap<u32, Id>,
+    problems: HashMap<u32, String>,
+}
+
+impl HasList for Annotations {
+    fn outcome(&self) -> (usize, Option<&(usize, String)>) {
+        self.list.outcome()
+    }
+}
+
+struct RawAnnotation {
+    id: RawId,
+    image: RawId,
+    category: RawId,
+    area: Option<Value>,
+    iscrowd: Option<Value>,
+    bbox: Box4,
+}
+
+impl Collect for Annotations {
+    type Entry = Result<RawAnnotation, String>;
+
+    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry> {
+        if let Some(problem) = not_an_object(scanner)? {
+            return Ok(Err(problem));
+        }
+        let mut raw = RawAnnotation {
+            id: RawId::Missing,
+            image: RawId::Missing,
+            category: RawId::Missing,
+            area: None,
+            iscrowd: None,
+            bbox: Box4::Missing,
+        };
+        scanner.object(|s, key| {
+            match key {
+                b"id" => raw.id = RawId::read(s)?,
+                b"image_id" => raw.image = RawId::read(s)?,
+                b"category_id" => raw.category = RawId::read(s)?,
+                b"area" => raw.area = Some(s.value()?),
+                b"iscrowd" => raw.iscrowd = Some(s.value()?),
+                b"bbox" => raw.bbox = Box4::read(s)?,
+                _ => {
+                    s.value()?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Ok(raw))
+    }
+
+    fn push(&mut self, entry: Self::Entry) {
+        let raw = entry.and_then(|raw| {
+            let problem = raw.id.problem("id").or_else(|| raw.image.problem("image_id"));
+            problem.or_else(|| raw.category.problem("category_id")).map_or(Ok(raw), Err)
+        });
+        let raw = match raw {
+            Ok(raw) => raw,
+            Err(problem) => {
+                self.list.push(Err(problem));
+                return;
+            }
+        };
         let mut problem = None;
         let mut note = |result: Result<f64, String>| {
             result.unwrap_or_else(|p| {
@@ -304,51 +371,31 @@ fn annotation(scanner: &mut Scanner<'_>) -> Entry<(Annotation, Option<String>)> 
                 0.
             })
         };
-        let iscrowd = note(number("iscrowd", iscrowd));
+        let iscrowd = note(number("iscrowd", raw.iscrowd));
         if !(iscrowd > -1. && iscrowd < 256.) {
             note(Err(format!("`iscrowd` is {iscrowd}, not 0 or 1")));
         }
         // An area is looked at only where the box is not ignored anyway.
-        let area = if iscrowd == 0. { note(number("area", area)) } else { 0. };
-        let bbox = bbox.exactly().unwrap_or_else(|p| {
+        let area = if iscrowd == 0. { note(number("area", raw.area)) } else { 0. };
+        let bbox = raw.bbox.first_four().unwrap_or_else(|p| {
             problem.get_or_insert(p);
             [0.; 4]
         });
-        let (ignore, crowd) = (iscrowd != 0., iscrowd.trunc() != 0.);
-        (Annotation { id, image_id, category_id, bbox, area, ignore, crowd }, problem)
-    }))
-}
-
-fn detection(scanner: &mut Scanner<'_>) -> Entry<(ResultEntry, Option<String>)> {
-    let (mut image_id, mut category_id, mut score) = (None, None, None);
-    let mut bbox = Box4::Missing;
-    let mut has_mask = false;
-    scanner.object(|s, key| {
-        match key {
-            "image_id" => image_id = Some(s.value()?),
-            "category_id" => category_id = Some(s.value()?),
-            "score" => score = Some(s.value()?),
-            "bbox" => bbox = Box4::read(s)?,
-            _ => {
-                has_mask |= key == "segmentation";
-                s.value()?;
-            }
-        }
-        Ok(())
-    })?;
-    let needed = || {
-        let image_id = id_of("image_id", image_id)?;
-        let category_id = id_of("category_id", category_id)?;
-        let first_four = bbox.first_four().map_err(|problem| {
-            let hint = if has_mask { "; only boxes can be scored, not masks" } else { "" };
-            problem + hint
-        })?;
-        Ok((image_id, category_id, first_four))
-    };
-    Ok(needed().map(|(image_id, category_id, first_four)| {
-        let score = number("score", score);
-        let problem = bbox.exactly().err().or(score.clone().err());
-        let score = score.unwrap_or(f64::NAN);
-        (ResultEntry { image_id, category_id, bbox: first_four, score }, problem)
-    }))
+        let problem = problem.or_else(|| raw.bbox.too_long());
+        let (id, odd_id) = match raw.id {
+            RawId::Int(id) => (id, None),
+            other => (1, Some(other.into_id())),
+        };
+        let place = self.list.push(Ok(Annotation {
+            bbox,
+            area,
+            id,
+            image: self.images.raw(raw.image),
+            category: self.categories.raw(raw.category),
+            ignore: iscrowd != 0.,
+            crowd: iscrowd.trunc() != 0.,
+        }));
+        self.odd_ids.extend(odd_id.map(|id| (place, id)));
+        self.problems.extend(problem.map(|p| (place, p)));
+    }
 }

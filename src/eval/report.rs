@@ -4,35 +4,25 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::coco::{CategoryScore, Evaluation, STAT_NAMES};
-use super::curves::MAX_DETECTIONS;
-use super::matching::AREA_NAMES;
+use super::coco::{CategoryScore, Evaluation, Stat};
 
-/// The twelve lines that pycocotools prints, character for character, each with its line end.
-pub fn summary(stats: &[f64; 12]) -> String {
+/// The lines that pycocotools prints, character for character, each with its line end.
+pub fn summary(stats: &[Stat]) -> String {
     let mut text = String::new();
-    for (i, value) in stats.iter().enumerate() {
-        let is_precision = i < 6;
+    for Stat { is_precision, iou: (low, high), area, max_detections, value, .. } in stats {
         let (title, kind) =
-            if is_precision { ("Average Precision", "(AP)") } else { ("Average Recall", "(AR)") };
-        let iou = match i {
-            1 => "0.50",
-            2 => "0.75",
-            _ => "0.50:0.95",
-        };
-        // AP, AP50, AP75, then sizes; AR with 1, 10, 100 detections, then sizes.
-        let area = AREA_NAMES[(i % 6).saturating_sub(2)];
-        let most = if is_precision { MAX_DETECTIONS[2] } else { MAX_DETECTIONS[(i - 6).min(2)] };
+            if *is_precision { ("Average Precision", "(AP)") } else { ("Average Recall", "(AR)") };
+        let iou = if low == high { format!("{low:.2}") } else { format!("{low:.2}:{high:.2}") };
         writeln!(
             text,
-            " {title:<18} {kind} @[ IoU={iou:<9} | area={area:>6} | maxDets={most:>3} ] = {value:.3}"
+            " {title:<18} {kind} @[ IoU={iou:<9} | area={area:>6} | maxDets={max_detections:>3} ] = {value:.3}"
         )
         .expect("a String takes everything");
     }
     text
 }
 
-/// The twelve lines of [`summary`], and below them a line a category.
+/// The lines of [`summary`], and below them a line a category.
 pub fn table(evaluation: &Evaluation) -> String {
     let mut text = summary(&evaluation.stats);
     let categories = &evaluation.per_category;
@@ -43,23 +33,32 @@ pub fn table(evaluation: &Evaluation) -> String {
     let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0).max("category".len());
     let rows = categories.iter().zip(&names).map(|(c, name)| {
         let number = |x: f64| if x < 0. { "-".to_owned() } else { format!("{x:.3}") };
-        let CategoryScore { ap, ap50, ar100, ground_truths, detections, .. } = c;
+        let CategoryScore { ap, ap50, ar, ground_truths, detections, .. } = c;
         [
             name.clone(),
             number(*ap),
             number(*ap50),
-            number(*ar100),
+            number(*ar),
             ground_truths.to_string(),
             detections.to_string(),
         ]
     });
-    let head = ["category", "AP", "AP50", "AR100", "truths", "detections"].map(str::to_owned);
+    let ar = format!("AR{}", most_detections(evaluation));
+    let head = ["category", "AP", "AP50", &ar, "truths", "detections"].map(str::to_owned);
+    let ar_width = ar.len().max(6);
     text.push('\n');
-    for [name, ap, ap50, ar100, truths, detections] in std::iter::once(head).chain(rows) {
-        writeln!(text, "{name:<width$} {ap:>6} {ap50:>6} {ar100:>6} {truths:>8} {detections:>11}")
-            .expect("a String takes everything");
+    for [name, ap, ap50, ar, truths, detections] in std::iter::once(head).chain(rows) {
+        writeln!(
+            text,
+            "{name:<width$} {ap:>6} {ap50:>6} {ar:>ar_width$} {truths:>8} {detections:>11}"
+        )
+        .expect("a String takes everything");
     }
     text
+}
+
+fn most_detections(evaluation: &Evaluation) -> usize {
+    evaluation.stats.iter().map(|stat| stat.max_detections).max().unwrap_or(0)
 }
 
 /// A name without characters that would move the cursor.
@@ -71,20 +70,22 @@ pub(super) fn printable(name: &str) -> String {
 /// `per_category`, `images`, `detections`. The caller adds what it knows of the split.
 pub fn json(evaluation: &Evaluation) -> Value {
     let mut object = Map::new();
-    object.insert("stats".to_owned(), json!(evaluation.stats));
-    for (name, value) in STAT_NAMES.iter().zip(evaluation.stats) {
-        object.insert((*name).to_owned(), json!(value));
+    object.insert("stats".to_owned(), json!(evaluation.values()));
+    for stat in &evaluation.stats {
+        object.insert(stat.name.clone(), json!(stat.value));
     }
+    let ar = format!("AR{}", most_detections(evaluation));
     let categories = evaluation.per_category.iter().map(|c| {
-        json!({
+        let mut value = json!({
             "category_id": c.id,
             "category": c.name,
             "AP": c.ap,
             "AP50": c.ap50,
-            "AR100": c.ar100,
-            "ground_truths": c.ground_truths,
-            "detections": c.detections,
-        })
+        });
+        value[&ar] = json!(c.ar);
+        value["ground_truths"] = json!(c.ground_truths);
+        value["detections"] = json!(c.detections);
+        value
     });
     object.insert("per_category".to_owned(), categories.collect());
     object.insert("images".to_owned(), json!(evaluation.images));
@@ -129,6 +130,20 @@ mod tests {
  Average Recall     (AR) @[ IoU=0.50:0.95 | area=medium | maxDets=100 ] = 0.566
  Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] = -1.000
 ";
+        let areas = ["all", "all", "all", "small", "medium", "large"];
+        let areas = areas.into_iter().chain(["all", "all", "all", "small", "medium", "large"]);
+        let most = [100, 100, 100, 100, 100, 100, 1, 10, 100, 100, 100, 100];
+        let stats: Vec<Stat> = areas
+            .enumerate()
+            .map(|(i, area)| Stat {
+                name: String::new(),
+                is_precision: i < 6,
+                iou: [(0.5, 0.5), (0.75, 0.75)].get(i.wrapping_sub(1)).copied().unwrap_or((0.5, 0.95)),
+                area: area.to_owned(),
+                max_detections: most[i],
+                value: stats[i],
+            })
+            .collect();
         assert_eq!(summary(&stats), expected);
     }
 }

@@ -1,0 +1,433 @@
+//! Entries sorted into cells: what lies on one image and is of one category.
+//!
+//! Only cells that hold something exist, so that a thousand categories on a hundred thousand images
+//! cost no more than their boxes.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::error::EvalError;
+use super::id::Id;
+use super::read::GroundTruth;
+use super::results::Results;
+use super::settings::Settings;
+
+/// What is not in any cell: on an image or of a category that is not asked for.
+const LEFT_OUT: u32 = u32::MAX;
+/// On an image or of a category that the annotations do not list.
+const UNLISTED: u32 = u32::MAX - 1;
+
+/// The cells of a pair of files, by category and then by image.
+pub(super) struct Cells<'a> {
+    results: &'a Results,
+    /// Images that are scored, as places in the list of the annotations.
+    pub(super) images: Vec<usize>,
+    /// Categories that are scored, as places in the list of the annotations.
+    pub(super) categories: Vec<usize>,
+    pub(super) cells: Vec<CellRange>,
+    /// For each category (one in all where they are pooled) its cells.
+    pub(super) by_category: Vec<Range<usize>>,
+    detections: Vec<u32>,
+    truths: Vec<u32>,
+    /// What a reader of the numbers should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// A cell: stretches of the sorted detections and truths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CellRange {
+    pub(super) category: u32,
+    pub(super) image: u32,
+    pub(super) detections: Range<u32>,
+    pub(super) truths: Range<u32>,
+}
+
+/// An entry (by its place in its list) on its way to its cell.
+#[derive(Clone, Copy)]
+struct Placed {
+    category: u32,
+    image: u32,
+    entry: u32,
+}
+
+impl<'a> Cells<'a> {
+    pub(super) fn new(
+        gt: &GroundTruth,
+        results: &'a Results,
+        settings: &Settings,
+    ) -> Result<Self, EvalError> {
+        settings.check()?;
+        let images = chosen(gt, "image", settings.images.as_deref(), &gt.images)?;
+        let category_ids: Vec<Id> = gt.categories.iter().map(|c| c.id.clone()).collect();
+        let categories = chosen(gt, "category", settings.categories.as_deref(), &category_ids)?;
+        let place = Places {
+            images: (&gt.images, &rank_of(gt.images.len(), &images)),
+            categories: (&category_ids, &rank_of(category_ids.len(), &categories)),
+            pooled: settings.class_agnostic,
+            image_count: images.len(),
+            category_count: categories.len(),
+        };
+        let mut warnings = Vec::new();
+        let truths = truths(gt, &place, settings.fix_id_zero, &mut warnings)?;
+        let detections = detections(gt, results, &place, &mut warnings)?;
+
+        let mut cells = Self {
+            results,
+            cells: Vec::new(),
+            by_category: Vec::new(),
+            detections: detections.iter().map(|d| d.entry).collect(),
+            truths: truths.iter().map(|t| t.entry).collect(),
+            warnings,
+            images,
+            categories,
+        };
+        cells.join(&detections, &truths, settings.class_agnostic);
+        cells.check(gt, settings)?;
+        Ok(cells)
+    }
+
+    /// Makes the cells out of both sorted lists.
+    fn join(&mut self, detections: &[Placed], truths: &[Placed], pooled: bool) {
+        let key = |p: &Placed| (if pooled { 0 } else { p.category }, p.image);
+        let count = if pooled { 1 } else { self.categories.len() };
+        let (mut d, mut t) = (0, 0);
+        self.by_category = vec![0..0; count];
+        while d < detections.len() || t < truths.len() {
+            let next = match (detections.get(d).map(key), truths.get(t).map(key)) {
+                (Some(a), Some(b)) => a.min(b),
+                (Some(only), None) | (None, Some(only)) => only,
+                (None, None) => break,
+            };
+            let (first_d, first_t) = (d as u32, t as u32);
+            while detections.get(d).is_some_and(|p| key(p) == next) {
+                d += 1;
+            }
+            while truths.get(t).is_some_and(|p| key(p) == next) {
+                t += 1;
+            }
+            let at = self.cells.len();
+            let of_category = &mut self.by_category[next.0 as usize];
+            if of_category.end == of_category.start {
+                of_category.start = at;
+            }
+            of_category.end = at + 1;
+            self.cells.push(CellRange {
+                category: next.0,
+                image: next.1,
+                detections: first_d..d as u32,
+                truths: first_t..t as u32,
+            });
+        }
+    }
+
+    /// Truths of a cell, as places in their list, in file order.
+    pub(super) fn truths(&self, cell: &CellRange) -> &[u32] {
+        &self.truths[cell.truths.start as usize..cell.truths.end as usize]
+    }
+
+    /// The detections of a cell, best first and equal scores in file order: a key that ascends as
+    /// scores descend, and the place in their list. At most `most`.
+    pub(super) fn sort(&self, cell: &CellRange, most: usize, sorted: &mut Vec<(u64, u32, u32)>) {
+        let entries =
+            &self.detections[cell.detections.start as usize..cell.detections.end as usize];
+        sorted.clear();
+        sorted.extend(
+            entries
+                .iter()
+                .zip(0..)
+                .map(|(&d, place)| (score_key(self.results.detections[d as usize].score), place, d)),
+        );
+        sorted.sort_unstable();
+        sorted.truncate(most);
+    }
+
+    /// The same as places in the list.
+    pub(super) fn best_detections(&self, cell: &CellRange, most: usize) -> Vec<usize> {
+        let mut sorted = Vec::new();
+        self.sort(cell, most, &mut sorted);
+        sorted.iter().map(|s| s.2 as usize).collect()
+    }
+
+    /// Whether everything in the cells can be used.
+    fn check(&self, gt: &GroundTruth, settings: &Settings) -> Result<(), EvalError> {
+        if !gt.problems.is_empty()
+            && let Some(&index) = self.truths.iter().filter(|t| gt.problems.contains_key(t)).min()
+        {
+            return Err(gt.entry_error(index, gt.problems[&index].clone()));
+        }
+        let problems = &self.results.problems;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let looked_at = self.cells.iter().flat_map(|cell| {
+            let all = cell.detections.start as usize..cell.detections.end as usize;
+            let all = self.detections[all].iter().copied().filter(|d| {
+                problems.get(d).is_some_and(|p| !p.if_kept)
+            });
+            let kept = self.best_detections(cell, settings.most()).into_iter().map(|d| d as u32);
+            all.chain(kept.filter(|d| problems.contains_key(d)))
+        });
+        match looked_at.min() {
+            None => Ok(()),
+            Some(index) => Err(EvalError::Entry {
+                file: self.results.file.clone(),
+                list: "results",
+                index: index as usize,
+                problem: problems[&index].text.clone(),
+            }),
+        }
+    }
+}
+
+/// Higher scores have lower keys; 0 and -0 have one; what is no number comes last.
+pub(super) fn score_key(score: f64) -> u64 {
+    if score.is_nan() {
+        return u64::MAX;
+    }
+    let bits = (score + 0.).to_bits();
+    if bits >> 63 == 1 { bits } else { !(bits | 1 << 63) }
+}
+
+/// Which of the listed ids are asked for, as places in the list.
+fn chosen(
+    gt: &GroundTruth,
+    what: &'static str,
+    wanted: Option<&[Id]>,
+    listed: &[Id],
+) -> Result<Vec<usize>, EvalError> {
+    let Some(wanted) = wanted else { return Ok((0..listed.len()).collect()) };
+    let mut unknown = Unknown::default();
+    let mut places = Vec::with_capacity(wanted.len());
+    for id in wanted {
+        // A list on the command line does not tell the text "7" from the number.
+        let text = || listed.binary_search(&Id::Text(id.to_string()));
+        match listed.binary_search(id).or_else(|_| text()) {
+            Ok(place) => places.push(place),
+            Err(_) => unknown.add(id, 1),
+        }
+    }
+    if unknown.entries > 0 {
+        return Err(EvalError::UnknownChoice {
+            annotations: gt.file.clone(),
+            what,
+            first: unknown.first_ten(),
+        });
+    }
+    places.sort_unstable();
+    places.dedup();
+    Ok(places)
+}
+
+/// For each listed id its number among the chosen ones.
+fn rank_of(listed: usize, chosen: &[usize]) -> Vec<u32> {
+    let mut ranks = vec![LEFT_OUT; listed];
+    for (rank, &place) in (0..).zip(chosen) {
+        ranks[place] = rank;
+    }
+    ranks
+}
+
+/// From ids to numbers among the chosen images and categories.
+struct Places<'a> {
+    images: (&'a [Id], &'a [u32]),
+    categories: (&'a [Id], &'a [u32]),
+    pooled: bool,
+    image_count: usize,
+    category_count: usize,
+}
+
+impl Places<'_> {
+    /// For ids that entries name, by number.
+    fn of(list: (&[Id], &[u32]), ids: &[Id]) -> Vec<u32> {
+        let place = |id| list.0.binary_search(id).map_or(UNLISTED, |place| list.1[place]);
+        ids.iter().map(place).collect()
+    }
+
+    /// By category and then by image, or the other way where categories are pooled; else as they are.
+    fn sort(&self, placed: Vec<Placed>) -> Vec<Placed> {
+        let by_image = |placed| buckets(placed, self.image_count, |p| p.image);
+        let by_category = |placed| buckets(placed, self.category_count, |p| p.category);
+        if self.pooled { by_image(by_category(placed)) } else { by_category(by_image(placed)) }
+    }
+}
+
+/// Stable counting sort.
+fn buckets(placed: Vec<Placed>, count: usize, key: impl Fn(&Placed) -> u32) -> Vec<Placed> {
+    if placed.is_sorted_by_key(&key) {
+        return placed;
+    }
+    let mut next = vec![0; count + 1];
+    for p in &placed {
+        next[key(p) as usize + 1] += 1;
+    }
+    for i in 1..next.len() {
+        next[i] += next[i - 1];
+    }
+    let mut sorted = placed.clone();
+    for p in placed {
+        let to = &mut next[key(&p) as usize];
+        sorted[*to] = p;
+        *to += 1;
+    }
+    sorted
+}
+
+/// The annotations that are scored, sorted; one may stand there more than once.
+fn truths(
+    gt: &GroundTruth,
+    place: &Places<'_>,
+    fix_id_zero: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Placed>, EvalError> {
+    let images = Places::of(place.images, &gt.image_ids);
+    let categories = Places::of(place.categories, &gt.category_ids);
+    let placed = |entry: u32| {
+        let annotation = &gt.annotations[entry as usize];
+        let image = images[annotation.image as usize];
+        let category = categories[annotation.category as usize];
+        Placed { category, image, entry }
+    };
+    let is_in = |p: &Placed| p.image < UNLISTED && p.category < UNLISTED;
+    let count = gt.annotations.len() as u32;
+    let last = last_of_ids(gt);
+    let mut all: Vec<Placed> = (0..count).map(placed).collect();
+    if let Some(last) = &last {
+        // As in pycocotools' dictionary, the last annotation of an id stands for every one that has
+        // it; they are looked up image by image.
+        all.retain(|p| p.image < UNLISTED && (place.pooled || p.category < UNLISTED));
+        all.sort_by_key(|p| p.image);
+        all = all.iter().map(|p| placed(last[p.entry as usize])).collect();
+        let repeated = last.iter().zip(0..).filter(|&(&last, i)| last != i).count();
+        warnings.push(format!(
+            "annotations with an id that a later one has too: {repeated}. As in pycocotools, the last \
+             of them stands for all, which distorts these numbers; give each its own id"
+        ));
+    }
+    all.retain(is_in);
+    let zeros = all.iter().filter(|p| gt.is_zero(p.entry) == Some(true)).count();
+    if zeros > 0 && !fix_id_zero {
+        warnings.push(format!(
+            "annotations with the id 0: {zeros}. As in pycocotools, a detection that finds it counts as \
+             having found nothing; --fix-id-zero counts it, or number annotations from 1"
+        ));
+    }
+    Ok(place.sort(all))
+}
+
+/// For each annotation the last one of the same id; none where each has its own.
+fn last_of_ids(gt: &GroundTruth) -> Option<Vec<u32>> {
+    let mut ids: Vec<i64> = gt.annotations.iter().map(|a| a.id).collect();
+    // Most files number them upwards.
+    if !ids.is_sorted() {
+        ids.sort_unstable();
+    }
+    if gt.odd_ids.is_empty() && ids.windows(2).all(|pair| pair[0] != pair[1]) {
+        return None;
+    }
+    drop(ids);
+    let all: Vec<Id> = (0..gt.annotations.len() as u32).map(|i| gt.id_of(i)).collect();
+    let last: HashMap<&Id, u32> = all.iter().zip(0..).collect();
+    (last.len() < all.len()).then(|| all.iter().map(|id| last[id]).collect())
+}
+
+/// The detections that are scored, sorted.
+fn detections(
+    gt: &GroundTruth,
+    results: &Results,
+    place: &Places<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Placed>, EvalError> {
+    let images = Places::of(place.images, &results.image_ids);
+    let categories = Places::of(place.categories, &results.category_ids);
+    let all = results.detections.len();
+    let count = |unlisted: &[u32], of: fn(&super::results::Detection) -> u32, ids: &[Id]| {
+        let mut unknown = Unknown::default();
+        if unlisted.contains(&UNLISTED) {
+            for detection in &results.detections {
+                let number = of(detection) as usize;
+                if unlisted[number] == UNLISTED {
+                    unknown.add(&ids[number], 1);
+                }
+            }
+        }
+        unknown
+    };
+    let unknown = count(&images, |d| d.image, &results.image_ids);
+    if unknown.entries > 0 {
+        let advice = if unknown.entries == all {
+            "none of the detections is on a listed image: is this the right annotations file, or one \
+             of another split?"
+        } else {
+            "take these detections out, or use the annotations that list all images"
+        };
+        return Err(EvalError::UnknownImages {
+            file: results.file.clone(),
+            annotations: gt.file.clone(),
+            detections: unknown.entries,
+            all,
+            first: unknown.first_ten(),
+            advice,
+        });
+    }
+    let unknown = count(&categories, |d| d.category, &results.category_ids);
+    if unknown.entries > 0 {
+        let hint = if unknown.entries == all {
+            "; do both files use the same category ids?"
+        } else {
+            ""
+        };
+        warnings.push(format!(
+            "{} of {all} detections have a category_id that the annotations do not list: {}. As in \
+             pycocotools, they are left out{hint}",
+            unknown.entries,
+            unknown.first_ten(),
+        ));
+    }
+    let mut placed = Vec::with_capacity(all);
+    placed.extend(results.detections.iter().zip(0..).filter_map(|(detection, entry)| {
+        let image = images[detection.image as usize];
+        let category = categories[detection.category as usize];
+        (image < UNLISTED && category < UNLISTED).then_some(Placed { category, image, entry })
+    }));
+    Ok(place.sort(placed))
+}
+
+/// Ids that were looked for in vain.
+#[derive(Default)]
+struct Unknown {
+    entries: usize,
+    /// Distinct ones, with their order of appearance.
+    ids: HashMap<Id, usize>,
+}
+
+impl Unknown {
+    fn add(&mut self, id: &Id, entries: usize) {
+        self.entries += entries;
+        let next = self.ids.len();
+        if !self.ids.contains_key(id) {
+            self.ids.insert(id.clone(), next);
+        }
+    }
+
+    fn first_ten(&self) -> String {
+        let mut ids: Vec<(usize, &Id)> = self.ids.iter().map(|(id, &order)| (order, id)).collect();
+        ids.sort_unstable();
+        let more = ids.len().saturating_sub(10);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let first: Vec<String> = ids.iter().take(10).map(|(_, id)| id.to_string()).collect();
+        first.join(", ") + &more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_that_are_no_number_go_last_and_zeros_tie() {
+        let scores = [f64::INFINITY, 0.5, 1e-300, 0., -1e-300, -2., f64::NEG_INFINITY, f64::NAN];
+        assert!(scores.map(score_key).is_sorted_by(|a, b| a < b));
+        assert_eq!(score_key(0.), score_key(-0.));
+        assert_eq!(score_key(f64::NAN), score_key(-f64::NAN));
+    }
+}
