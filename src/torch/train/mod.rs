@@ -301,12 +301,13 @@ impl Trainer {
         let detections = run.results.len();
         let evaluation = evaluate::score(&val, run.results)?;
         let seconds = started.elapsed().as_secs_f64();
-        let [ap, ap50, ap75] = [0, 1, 2].map(|i| evaluation.stats[i]);
+        let stats = evaluation.values();
+        let [ap, ap50, ap75] = [0, 1, 2].map(|i| stats[i]);
         let step = self.state.step;
         bar.suspend(|| tracing::info!("step {step}: AP {ap:.4}  AP50 {ap50:.4}  AP75 {ap75:.4}"));
         let line = json!({
             "kind": "eval", "step": step, "AP": ap, "AP50": ap50, "AP75": ap75,
-            "stats": evaluation.stats, "detections": detections, "seconds": seconds,
+            "stats": stats, "detections": detections, "seconds": seconds,
             "images_per_s": images as f64 / seconds, "train_seconds": self.state.seconds,
         });
         self.record(&line)?;
