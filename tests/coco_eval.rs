@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use coco_reference::{Det, Truth, reference};
 use detect::eval::{
-    EvalError, Evaluation, GroundTruth, Id, ResultEntry, Results, Settings, evaluate, evaluate_with,
-    report,
+    EvalError, Evaluation, GroundTruth, Id, ResultEntry, Results, Settings, evaluate,
+    evaluate_with, report,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -70,7 +70,8 @@ fn real_sets_agree_to_the_last_bit() {
         }
         assert_eq!(got.per_category.len(), by_category.len());
         for category in &got.per_category {
-            let expected = by_category[&category.id.as_ref().unwrap().to_string()].as_f64().unwrap();
+            let expected =
+                by_category[&category.id.as_ref().unwrap().to_string()].as_f64().unwrap();
             assert!((category.ap - expected).abs() <= 1e-12, "{category:?}, {expected}");
         }
         count += 1;
@@ -353,7 +354,12 @@ fn what_can_not_be_used_is_named() {
         (true, "[0, 0, 9, 9]", "null", "`bbox` is null, not a list"),
         (true, r#"{"id": 1, "image_id""#, r#"{"image_id""#, "annotations[0]: has no `id`"),
         (true, r#"[{"id": 1}], "cat"#, r#"[{"id": null}], "cat"#, "images[0]: `id` is null"),
-        (true, r#"[{"id": 1}], "cat"#, r#"[{"id": 1}, {"id": "a"}], "cat"#, "partly numbers (1), partly"),
+        (
+            true,
+            r#"[{"id": 1}], "cat"#,
+            r#"[{"id": 1}, {"id": "a"}], "cat"#,
+            "partly numbers (1), partly",
+        ),
         (true, r#"[{"id": 1}], "cat"#, r#"[{"id": 1}, 2], "cat"#, "images[1]: is a number, not an"),
         (
             true,
@@ -372,7 +378,12 @@ fn what_can_not_be_used_is_named() {
         (false, r#""image_id": 1, "#, "", "results[0]: has no `image_id`"),
         (false, r#""image_id": 1"#, r#""image_id": 1.5"#, "does not list: 1.5"),
         (false, r#""image_id": 1"#, r#""image_id": "1""#, "does not list: \"1\""),
-        (false, r#""image_id": 1"#, r#""image_id": 9223372036854775808"#, "list: 9223372036854775808"),
+        (
+            false,
+            r#""image_id": 1"#,
+            r#""image_id": 9223372036854775808"#,
+            "list: 9223372036854775808",
+        ),
         (false, "0.5}]", "0.5}", "the file ends too early at byte"),
         (false, "[{", "[[{", "results[0]: is a list, not an object"),
     ];

@@ -71,7 +71,9 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
     }
     if let (Some(path), Some(arrays)) = (&args.scoring.arrays, &evaluation.arrays) {
         let written = File::create(path).and_then(|file| npz::write(arrays, BufWriter::new(file)));
-        written.with_context(|| format!("cannot write {}", path.display())).or_exit(Exit::Output)?;
+        written
+            .with_context(|| format!("cannot write {}", path.display()))
+            .or_exit(Exit::Output)?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -88,7 +90,11 @@ impl ScoringArgs {
     fn settings(&self) -> anyhow::Result<Settings> {
         let mut settings = Settings {
             images: self.images.as_deref().map(|text| ids("--images", text)).transpose()?,
-            categories: self.categories.as_deref().map(|text| ids("--categories", text)).transpose()?,
+            categories: self
+                .categories
+                .as_deref()
+                .map(|text| ids("--categories", text))
+                .transpose()?,
             class_agnostic: self.class_agnostic,
             fix_id_zero: self.fix_id_zero,
             arrays: self.arrays.is_some(),

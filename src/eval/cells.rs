@@ -64,6 +64,10 @@ impl<'a> Cells<'a> {
             images: (&gt.images, &rank_of(gt.images.len(), &images)),
             categories: (&category_ids, &rank_of(category_ids.len(), &categories)),
             pooled: settings.class_agnostic,
+            repeats: match settings.categories {
+                Some(_) => vec![1; categories.len()],
+                None => gt.repeats.clone(),
+            },
             image_count: images.len(),
             category_count: categories.len(),
         };
@@ -132,10 +136,9 @@ impl<'a> Cells<'a> {
             &self.detections[cell.detections.start as usize..cell.detections.end as usize];
         sorted.clear();
         sorted.extend(
-            entries
-                .iter()
-                .zip(0..)
-                .map(|(&d, place)| (score_key(self.results.detections[d as usize].score), place, d)),
+            entries.iter().zip(0..).map(|(&d, place)| {
+                (score_key(self.results.detections[d as usize].score), place, d)
+            }),
         );
         sorted.sort_unstable();
         sorted.truncate(most);
@@ -161,9 +164,10 @@ impl<'a> Cells<'a> {
         }
         let looked_at = self.cells.iter().flat_map(|cell| {
             let all = cell.detections.start as usize..cell.detections.end as usize;
-            let all = self.detections[all].iter().copied().filter(|d| {
-                problems.get(d).is_some_and(|p| !p.if_kept)
-            });
+            let all = self.detections[all]
+                .iter()
+                .copied()
+                .filter(|d| problems.get(d).is_some_and(|p| !p.if_kept));
             let kept = self.best_detections(cell, settings.most()).into_iter().map(|d| d as u32);
             all.chain(kept.filter(|d| problems.contains_key(d)))
         });
@@ -232,6 +236,8 @@ struct Places<'a> {
     images: (&'a [Id], &'a [u32]),
     categories: (&'a [Id], &'a [u32]),
     pooled: bool,
+    /// How often each category counts where they are pooled.
+    repeats: Vec<usize>,
     image_count: usize,
     category_count: usize,
 }
@@ -247,7 +253,16 @@ impl Places<'_> {
     fn sort(&self, placed: Vec<Placed>) -> Vec<Placed> {
         let by_image = |placed| buckets(placed, self.image_count, |p| p.image);
         let by_category = |placed| buckets(placed, self.category_count, |p| p.category);
-        if self.pooled { by_image(by_category(placed)) } else { by_category(by_image(placed)) }
+        if !self.pooled {
+            return by_category(by_image(placed));
+        }
+        let mut pooled = by_category(placed);
+        if self.repeats.iter().any(|&repeats| repeats > 1) {
+            let of_category = pooled.chunk_by(|a, b| a.category == b.category);
+            pooled =
+                of_category.flat_map(|c| c.repeat(self.repeats[c[0].category as usize])).collect();
+        }
+        by_image(pooled)
     }
 }
 
@@ -371,11 +386,8 @@ fn detections(
     }
     let unknown = count(&categories, |d| d.category, &results.category_ids);
     if unknown.entries > 0 {
-        let hint = if unknown.entries == all {
-            "; do both files use the same category ids?"
-        } else {
-            ""
-        };
+        let hint =
+            if unknown.entries == all { "; do both files use the same category ids?" } else { "" };
         warnings.push(format!(
             "{} of {all} detections have a category_id that the annotations do not list: {}. As in \
              pycocotools, they are left out{hint}",

@@ -32,22 +32,29 @@ pub(super) struct Curves {
     pub(super) detections: usize,
 }
 
-/// How one detection fared.
-#[derive(Clone, Copy)]
+/// How one detection fared. In order of these, detections are best first, and equal scores in the
+/// order of image ids and then in file order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     /// Ascends as scores descend.
     key: u64,
-    /// Its place in the list of detections.
+    /// Its number among the rows as they were made.
+    number: u32,
+    /// With [`FOUND`], the place of what it found. Else bit a says that its area lies outside range a.
+    fate: u32,
+}
+
+/// The detection found something, at one threshold at least.
+const FOUND: u32 = 1 << 31;
+
+/// Where a row comes from.
+#[derive(Clone, Copy)]
+struct Origin {
+    /// Place in the list of detections.
     det: u32,
     /// Place among the detections of its image and category, best first.
     place: u32,
-    /// Bit a: its area lies outside range a.
-    outside: u32,
-    /// Place of what it found; [`NOTHING`] where it found nothing at any threshold.
-    found: u32,
 }
-
-const NOTHING: u32 = u32::MAX;
 
 /// What a detection counts as in one area range. Bit t of each speaks of threshold t; it counts
 /// neither way where both are 0.
@@ -61,7 +68,8 @@ struct Fate {
 #[derive(Default)]
 struct Rows {
     rows: Vec<Row>,
-    fates: Vec<Fate>, // [found, A]
+    origins: Vec<Origin>,
+    fates: Vec<Fate>,   // [found, A]
     truths: Vec<usize>, // [A]
     /// The first annotation whose id pycocotools can't keep when it is found.
     unusable_id: Option<u32>,
@@ -84,15 +92,14 @@ impl Curves {
             let text = "its `id` is a text that is no number, which can't be matched";
             return Err(problem.gt.entry_error(index, text.to_owned()));
         }
-        let mut order: Vec<(u64, u32)> = rows.rows.iter().zip(0..).map(|(r, i)| (r.key, i)).collect();
-        // The number breaks ties: equal scores stay in the order of image ids, then in file order.
-        order.sort_unstable();
-        rows.rows = order.iter().map(|&(_, i)| rows.rows[i as usize]).collect();
-        drop(order);
+        rows.rows.sort_unstable();
 
         let Settings { iou_thresholds, area_ranges, max_detections, arrays, .. } = problem.settings;
+        let tops: Vec<Tops> = (0..max_detections.len())
+            .map(|m| Tops::new(&rows, area_ranges.len(), problem.settings, m))
+            .collect();
         let areas: Vec<Area> =
-            (0..area_ranges.len()).into_par_iter().map(|a| problem.area(&rows, a)).collect();
+            (0..area_ranges.len()).into_par_iter().map(|a| problem.area(&rows, &tops, a)).collect();
         let kept = if *arrays { max_detections.len() } else { 1 };
         let size = iou_thresholds.len() * RECALLS * kept;
         let joined = |part: fn(&Area) -> &Vec<f64>, size: usize| {
@@ -133,12 +140,16 @@ impl Problem<'_> {
         let mut all = Rows { truths: vec![0; self.settings.area_ranges.len()], ..Rows::default() };
         all.rows.reserve_exact(parts.iter().map(|p| p.rows.len()).sum());
         all.fates.reserve_exact(parts.iter().map(|p| p.fates.len()).sum());
+        all.origins.reserve_exact(parts.iter().map(|p| p.rows.len()).sum());
         for part in parts {
-            let before = (all.fates.len() / self.settings.area_ranges.len()) as u32;
-            all.rows.extend(part.rows.into_iter().map(|mut row| {
-                row.found = if row.found == NOTHING { NOTHING } else { row.found + before };
-                row
+            let found_before = (all.fates.len() / self.settings.area_ranges.len()) as u32;
+            let rows_before = all.rows.len() as u32;
+            all.rows.extend(part.rows.into_iter().map(|row| Row {
+                key: row.key,
+                number: row.number + rows_before,
+                fate: row.fate + if row.fate & FOUND == 0 { 0 } else { found_before },
             }));
+            all.origins.extend(part.origins);
             all.fates.extend(part.fates);
             all.truths.iter_mut().zip(part.truths).for_each(|(all, part)| *all += part);
             all.unusable_id = all.unusable_id.into_iter().chain(part.unusable_id).min();
@@ -150,7 +161,9 @@ impl Problem<'_> {
         let Settings { area_ranges: areas, iou_thresholds: thresholds, .. } = self.settings;
         let all_bits = self.all_bits();
         let mut out = Rows { truths: vec![0; areas.len()], ..Rows::default() };
-        out.rows.reserve_exact(cells.iter().map(|c| c.detections.len()).sum());
+        let count = cells.iter().map(|c| c.detections.len()).sum();
+        out.rows.reserve_exact(count);
+        out.origins.reserve_exact(count);
         let mut matcher = Matcher::default();
         let (mut sorted, mut dets, mut gts) = (Vec::new(), Vec::new(), Vec::new());
         for cell in cells {
@@ -170,7 +183,8 @@ impl Problem<'_> {
                 let outside = areas.iter().enumerate();
                 let outside =
                     outside.fold(0, |bits, (a, r)| bits | u32::from(r.excludes(size)) << a);
-                out.rows.push(Row { key, det, place, outside, found: NOTHING });
+                out.rows.push(Row { key, number: out.rows.len() as u32, fate: outside });
+                out.origins.push(Origin { det, place });
             }
             if gts.is_empty() || dets.is_empty() {
                 continue;
@@ -178,15 +192,17 @@ impl Problem<'_> {
             let Rows { rows, fates, unusable_id, .. } = &mut out;
             matcher.run(&Cell { dets: &dets, gts: &gts }, thresholds, areas, |pair| {
                 let row = &mut rows[first_row + pair.det];
-                if row.found == NOTHING {
-                    row.found = (fates.len() / areas.len()) as u32;
+                if row.fate & FOUND == 0 {
+                    let found = (fates.len() / areas.len()) as u32;
                     fates.extend((0..areas.len()).map(|a| {
                         // What a detection that finds nothing counts as.
-                        let miss = if row.outside >> a & 1 == 1 { 0 } else { all_bits };
+                        let miss = if row.fate >> a & 1 == 1 { 0 } else { all_bits };
                         Fate { hit: 0, miss }
                     }));
+                    row.fate = FOUND | found;
                 }
-                let fate = &mut fates[row.found as usize * areas.len() + pair.area];
+                let found = (row.fate & !FOUND) as usize;
+                let fate = &mut fates[found * areas.len() + pair.area];
                 let bit = 1 << pair.threshold;
                 let entry = truths[pair.gt];
                 let is_zero = self.gt.is_zero(entry).unwrap_or_else(|| {
@@ -213,12 +229,11 @@ impl Problem<'_> {
     }
 
     /// The curves of rows in order of score, in one area range.
-    fn area(&self, rows: &Rows, area: usize) -> Area {
+    fn area(&self, rows: &Rows, tops: &[Tops], area: usize) -> Area {
         let Settings { iou_thresholds, max_detections, arrays, .. } = self.settings;
         let (t_count, m_count) = (iou_thresholds.len(), max_detections.len());
         let truths = rows.truths[area];
-        let kept = if *arrays { 0..m_count } else { m_count - 1..m_count };
-        let size = kept.len() * t_count * RECALLS;
+        let size = tops.iter().filter(|top| top.kept).count() * t_count * RECALLS;
         // -1 is left out of every mean.
         let empty = if truths == 0 { -1. } else { 0. };
         let mut out = Area {
@@ -230,62 +245,116 @@ impl Problem<'_> {
             return out;
         }
         let mut events = vec![Vec::new(); t_count];
-        for (m, &most) in max_detections.iter().enumerate() {
-            self.events(rows, area, most, &mut events);
+        let mut start = 0;
+        for (m, top) in tops.iter().enumerate() {
+            if !top.kept {
+                let hits = top.hits(rows, area, self.settings);
+                let recalls = hits.iter().map(|&hits| hits as f64 / truths as f64);
+                out.recall.splice(m * t_count..(m + 1) * t_count, recalls);
+                continue;
+            }
+            top.events(rows, area, self.settings, &mut events);
             for (t, events) in events.iter_mut().enumerate() {
                 out.recall[m * t_count + t] = events.len() as f64 / truths as f64;
-                if !kept.contains(&m) {
-                    continue;
-                }
-                let start = ((m - kept.start) * t_count + t) * RECALLS;
                 let sampled = sample(events, truths, &mut out.precision[start..][..RECALLS]);
                 if *arrays {
                     let scores = &mut out.scores[start..][..RECALLS];
-                    for (score, &row) in scores.iter_mut().zip(&sampled) {
-                        *score = self.score(&rows.rows[row as usize]);
+                    for (score, &number) in scores.iter_mut().zip(&sampled) {
+                        *score = self.score(rows, number);
                     }
                     // Recall 0 is reached by the best detection, whatever it counts as.
-                    if let Some(first) = rows.rows.iter().find(|r| (r.place as usize) < most) {
-                        scores[0] = self.score(first);
+                    if let Some(first) = top.first {
+                        scores[0] = self.score(rows, first);
                     }
                 }
+                start += RECALLS;
             }
         }
         out
     }
 
-    fn score(&self, row: &Row) -> f64 {
-        self.results.detections[row.det as usize].score
+    fn score(&self, rows: &Rows, number: u32) -> f64 {
+        self.results.detections[rows.origins[number as usize].det as usize].score
+    }
+}
+
+/// The detections that found something, best first, of the first so many of each image.
+struct Tops {
+    rows: Vec<Row>,
+    /// How many that found nothing stand before each of them, in each area range: `[row, A]`.
+    misses: Vec<u32>,
+    /// The best detection, whatever it found.
+    first: Option<u32>,
+    /// Precision is asked for, and not recall alone.
+    kept: bool,
+}
+
+impl Tops {
+    fn new(rows: &Rows, areas: usize, settings: &Settings, m: usize) -> Self {
+        let most = settings.max_detections[m];
+        let is_last = m + 1 == settings.max_detections.len();
+        let kept = settings.arrays || is_last;
+        let mut top = Self { rows: Vec::new(), misses: Vec::new(), first: None, kept };
+        let mut misses = vec![0; areas];
+        for row in &rows.rows {
+            let is_found = row.fate & FOUND != 0;
+            // The last of the numbers keeps all; recall needs nothing of what found nothing.
+            let counts = is_last
+                || (kept || is_found) && (rows.origins[row.number as usize].place as usize) < most;
+            if !counts {
+                continue;
+            }
+            top.first = top.first.or(Some(row.number));
+            if is_found {
+                top.rows.push(*row);
+                top.misses.extend_from_slice(&misses);
+            } else {
+                for (area, misses) in misses.iter_mut().enumerate() {
+                    *misses += 1 - (row.fate >> area & 1);
+                }
+            }
+        }
+        top
     }
 
-    /// For each threshold the detections that find something, best first.
-    fn events(&self, rows: &Rows, area: usize, most: usize, events: &mut [Vec<Event>]) {
-        let (areas, all_bits) = (self.settings.area_ranges.len(), self.all_bits());
+    fn fates<'a>(
+        &'a self,
+        rows: &'a Rows,
+        area: usize,
+        areas: usize,
+    ) -> impl Iterator<Item = Fate> {
+        let place = move |row: &Row| (row.fate & !FOUND) as usize * areas + area;
+        self.rows.iter().map(move |row| rows.fates[place(row)])
+    }
+
+    /// For each threshold how many find a truth.
+    fn hits(&self, rows: &Rows, area: usize, settings: &Settings) -> Vec<usize> {
+        let mut hits = vec![0; settings.iou_thresholds.len()];
+        for fate in self.fates(rows, area, settings.area_ranges.len()) {
+            for t in bits(fate.hit) {
+                hits[t] += 1;
+            }
+        }
+        hits
+    }
+
+    /// For each threshold the detections that find a truth, best first.
+    fn events(&self, rows: &Rows, area: usize, settings: &Settings, events: &mut [Vec<Event>]) {
+        let areas = settings.area_ranges.len();
         events.iter_mut().for_each(Vec::clear);
-        let mut misses = vec![0_u32; events.len()];
-        let mut misses_of_all = 0_u32;
-        for (row, number) in rows.rows.iter().zip(0..) {
-            if row.place as usize >= most {
-                continue;
-            }
-            if row.found == NOTHING {
-                misses_of_all += 1 - (row.outside >> area & 1);
-                continue;
-            }
-            let Fate { hit, miss } = rows.fates[row.found as usize * areas + area];
-            if miss == all_bits {
-                misses_of_all += 1;
-                continue;
-            }
-            for t in bits(hit) {
+        let mut own = vec![0_u32; events.len()];
+        let fates = self.fates(rows, area, areas);
+        let before = self.misses.chunks_exact(areas).map(|misses| misses[area]);
+        for ((row, fate), before) in self.rows.iter().zip(fates).zip(before) {
+            for t in bits(fate.hit) {
                 let hits = (events[t].len() + 1) as f64;
-                let misses = f64::from(misses[t]) + f64::from(misses_of_all);
+                let misses = f64::from(own[t]) + f64::from(before);
                 // The epsilon guards 0 / 0, and makes a single hit 0.9999999999999998.
                 let precision = hits / ((misses + hits) + f64::EPSILON);
-                events[t].push(Event { precision, row: number });
+                events[t].push(Event { precision, row: row.number });
             }
-            for t in bits(miss) {
-                misses[t] += 1;
+            for t in bits(fate.miss) {
+                own[t] += 1;
             }
         }
     }
@@ -295,6 +364,7 @@ impl Problem<'_> {
 #[derive(Clone, Copy)]
 struct Event {
     precision: f64,
+    /// Number of its row.
     row: u32,
 }
 

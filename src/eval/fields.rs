@@ -1,6 +1,41 @@
 //! Pieces of COCO's files: numbers and boxes, with what is wrong with them.
 
 use super::json::{Scan, Scanner, Value};
+use super::number::{Number, number_at};
+
+impl Scanner<'_> {
+    /// A list of four numbers, all of them as decimals are mostly written. Where anything else comes,
+    /// nothing is taken.
+    #[inline]
+    pub(super) fn four_numbers(&mut self) -> Option<[f64; 4]> {
+        self.peek()?;
+        let start = self.at;
+        let mut numbers = [0.; 4];
+        for (i, number) in numbers.iter_mut().enumerate() {
+            let opened = self.take(if i == 0 { b'[' } else { b',' });
+            let read = opened.then(|| self.peek()).flatten();
+            let read = read.and_then(|_| number_at(self.bytes, self.at));
+            let Some((read, end)) = read else {
+                self.at = start;
+                return None;
+            };
+            *number = match read {
+                Number::Float(x) => x,
+                Number::Int(i) => i as f64,
+                Number::BigInt(_) => {
+                    self.at = start;
+                    return None;
+                }
+            };
+            self.at = end;
+        }
+        if !self.take(b']') {
+            self.at = start;
+            return None;
+        }
+        Some(numbers)
+    }
+}
 
 /// An entry of a list that is no object, or what stands there.
 #[inline]

@@ -137,7 +137,8 @@ impl RawId {
             }
             Value::Float(_) => Self::Wrong("no finite number"),
             Value::BigInt(_) => {
-                let id = std::str::from_utf8(written).ok().and_then(|text| text.trim().parse().ok());
+                let id =
+                    std::str::from_utf8(written).ok().and_then(|text| text.trim().parse().ok());
                 id.map_or(Self::Wrong("an integer beyond 128 bits"), |id| {
                     Self::Other(Box::new(Id::Int(id)))
                 })

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use super::number::{Number, number_at, number_end};
+use super::text::plain_length;
 
 /// Deeper nesting is refused; Python gives up at about this depth too.
 const MAX_DEPTH: usize = 960;
@@ -193,6 +194,20 @@ impl<'a> Scanner<'a> {
         if !self.at_text() {
             return self.unexpected("expected a key in double quotes");
         }
+        let bytes = self.bytes;
+        let start = self.at + 1;
+        let (length, is_ascii) = plain_length(&bytes[start..]);
+        let end = start + length;
+        // As nearly all are.
+        if is_ascii && bytes.get(end) == Some(&b'"') && bytes.get(end + 1) == Some(&b':') {
+            self.at = end + 2;
+            return Ok(Cow::Borrowed(&bytes[start..end]));
+        }
+        self.odd_key()
+    }
+
+    #[cold]
+    fn odd_key(&mut self) -> Scan<Cow<'a, [u8]>> {
         let key = match self.text()? {
             Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
             Cow::Owned(key) => Cow::Owned(key.into_bytes()),
@@ -238,7 +253,7 @@ impl<'a> Scanner<'a> {
         match self.peek() {
             Some(b'0'..=b'9' | b'-') => self.number(),
             Some(b'{' | b'[') => self.skip_nested(),
-            Some(b'"') => self.text().map(|_| Value::Text),
+            Some(b'"') => self.skip_text().map(|()| Value::Text),
             _ => self.word(),
         }
     }
@@ -281,9 +296,7 @@ impl<'a> Scanner<'a> {
                     Some(end) => self.at = end,
                     None => self.number().map(|_| ())?,
                 },
-                Some(b'"') => {
-                    self.text()?;
-                }
+                Some(b'"') => self.skip_text()?,
                 Some(byte @ (b'{' | b'[')) => {
                     self.at += 1;
                     self.enter()?;

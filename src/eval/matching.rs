@@ -54,7 +54,7 @@ pub(super) struct Pair {
 /// Space that is used again from cell to cell.
 #[derive(Default)]
 pub(super) struct Matcher {
-    overlaps: Vec<f64>,   // [D, G]
+    overlaps: Vec<f64>,    // [D, G]
     candidates: Vec<Near>, // detection by detection, then in the order in which truths are tried
     /// For each detection that overlaps a truth by the least threshold: itself, the largest overlap,
     /// and where its candidates end.

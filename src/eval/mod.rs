@@ -32,9 +32,7 @@ pub mod settings;
 pub mod submission;
 mod text;
 
-pub use coco::{
-    Arrays, CategoryScore, Evaluation, STAT_NAMES, Stat, evaluate, evaluate_with,
-};
+pub use coco::{Arrays, CategoryScore, Evaluation, STAT_NAMES, Stat, evaluate, evaluate_with};
 pub use error::EvalError;
 pub use id::Id;
 pub use matching::{CellMatches, match_cells};

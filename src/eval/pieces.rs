@@ -106,12 +106,12 @@ impl From<SyntaxError> for ListError {
 
 /// What the elements of a list become.
 pub(super) trait Collect: Default + Send {
-    /// One element.
-    type Entry;
-    /// Reads an element; may be called more than once for the same one.
-    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry>;
-    /// Keeps an element.
-    fn push(&mut self, entry: Self::Entry);
+    /// Reads an element and keeps it.
+    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()>;
+    /// How many are kept.
+    fn count(&self) -> usize;
+    /// Forgets all that were kept behind the first `count`; they are read again.
+    fn truncate(&mut self, count: usize);
 }
 
 /// Reads the elements of a list, whose `[` ends at `start`. Returns them in pieces, and the place
@@ -159,9 +159,7 @@ pub(super) fn list<C: Collect>(
     collected.push(rest.entries);
     match rest.end? {
         End::Closed(end) => Ok((collected, end)),
-        End::Next(offset) => {
-            Err(SyntaxError { offset, problem: "the file ends too early" }.into())
-        }
+        End::Next(offset) => Err(SyntaxError { offset, problem: "the file ends too early" }.into()),
     }
 }
 
@@ -223,9 +221,9 @@ fn elements<'a, C: Collect>(
         let mut scanner = Scanner::at_offset(&window, first);
         scanner.go_to(at);
         let error = loop {
-            match element::<C>(&mut scanner) {
-                Ok((entry, closed)) => {
-                    entries.push(entry);
+            let count = entries.count();
+            match element(entries, &mut scanner) {
+                Ok(closed) => {
                     at = scanner.position();
                     if closed {
                         return Ok(End::Closed(at));
@@ -234,7 +232,10 @@ fn elements<'a, C: Collect>(
                         return Ok(End::Next(at));
                     }
                 }
-                Err(error) => break error,
+                Err(error) => {
+                    entries.truncate(count);
+                    break error;
+                }
             }
         };
         if window_end >= source.len() || error.offset + MARGIN < window_end {
@@ -249,15 +250,15 @@ fn elements<'a, C: Collect>(
 
 /// An element and the comma behind it up to the next element, or the end of the list (true).
 #[inline]
-fn element<C: Collect>(scanner: &mut Scanner<'_>) -> Scan<(C::Entry, bool)> {
-    let entry = C::read(scanner)?;
+fn element<C: Collect>(entries: &mut C, scanner: &mut Scanner<'_>) -> Scan<bool> {
+    entries.read(scanner)?;
     if scanner.take(b',') {
         if scanner.peek().is_none() {
             return scanner.unexpected("expected a value");
         }
-        Ok((entry, false))
+        Ok(false)
     } else if scanner.take(b']') {
-        Ok((entry, true))
+        Ok(true)
     } else {
         scanner.unexpected("expected ',' or ']'")
     }
@@ -287,9 +288,7 @@ mod tests {
     struct Numbers(Vec<f64>);
 
     impl Collect for Numbers {
-        type Entry = f64;
-
-        fn read(scanner: &mut Scanner<'_>) -> Scan<f64> {
+        fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
             let mut n = f64::NAN;
             scanner.object(|s, key| {
                 let value = s.value()?;
@@ -298,11 +297,16 @@ mod tests {
                 }
                 Ok(())
             })?;
-            Ok(n)
+            self.0.push(n);
+            Ok(())
         }
 
-        fn push(&mut self, n: f64) {
-            self.0.push(n);
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn truncate(&mut self, count: usize) {
+            self.0.truncate(count);
         }
     }
 

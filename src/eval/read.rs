@@ -11,8 +11,8 @@ use super::error::EvalError;
 use super::fields::{Box4, not_an_object, number};
 use super::id::{Id, Numbering, RawId};
 use super::json::{Scan, Scanner, SyntaxError, Value};
-use super::section::{HasList, List, Opened, Section, open, renumbered, whole};
 use super::pieces::{Collect, read_whole};
+use super::section::{HasList, List, Opened, Section, open, renumbered, whole};
 
 /// A category of the annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct GroundTruth {
     pub(super) images: Vec<Id>,
     /// Distinct ids, ascending.
     pub(super) categories: Vec<Category>,
+    /// How often the file lists each category: pooled, all in it counts as often.
+    pub(super) repeats: Vec<usize>,
     pub(super) annotations: Vec<Annotation>,
     /// Ids that annotations name, by number.
     pub(super) image_ids: Vec<Id>,
@@ -140,6 +142,7 @@ impl GroundTruth {
         // The last of equal ids is kept, as in Python's dictionary.
         categories.reverse();
         categories.sort_by(|a, b| a.id.cmp(&b.id));
+        let repeats = categories.chunk_by(|a, b| a.id == b.id).map(<[_]>::len).collect();
         categories.dedup_by(|a, b| a.id == b.id);
         one_kind(file, "categories", categories.iter().map(|c| &c.id))?;
 
@@ -148,6 +151,7 @@ impl GroundTruth {
             file: file.to_owned(),
             images,
             categories,
+            repeats,
             annotations: Vec::new(),
             image_ids: Vec::new(),
             category_ids: Vec::new(),
@@ -228,11 +232,10 @@ impl HasList for Images {
 }
 
 impl Collect for Images {
-    type Entry = Result<Id, String>;
-
-    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry> {
+    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
         if let Some(problem) = not_an_object(scanner)? {
-            return Ok(Err(problem));
+            self.0.push(Err(problem));
+            return Ok(());
         }
         let mut id = RawId::Missing;
         scanner.object(|s, key| {
@@ -244,11 +247,16 @@ impl Collect for Images {
             }
             Ok(())
         })?;
-        Ok(id.problem("id").map_or_else(|| Ok(id.into_id()), Err))
+        self.0.push(id.problem("id").map_or_else(|| Ok(id.into_id()), Err));
+        Ok(())
     }
 
-    fn push(&mut self, entry: Self::Entry) {
-        self.0.push(entry);
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.0.truncate(count);
     }
 }
 
@@ -262,11 +270,10 @@ impl HasList for Categories {
 }
 
 impl Collect for Categories {
-    type Entry = Result<Category, String>;
-
-    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry> {
+    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
         if let Some(problem) = not_an_object(scanner)? {
-            return Ok(Err(problem));
+            self.0.push(Err(problem));
+            return Ok(());
         }
         let mut id = RawId::Missing;
         let mut name = None;
@@ -281,18 +288,24 @@ impl Collect for Categories {
             Ok(())
         })?;
         if let Some(problem) = id.problem("id") {
-            return Ok(Err(problem));
+            self.0.push(Err(problem));
+            return Ok(());
         }
         let id = id.into_id();
         let name = name.unwrap_or_else(|| match &id {
             Id::Text(id) => id.clone(),
             id => id.to_string(),
         });
-        Ok(Ok(Category { id, name }))
+        self.0.push(Ok(Category { id, name }));
+        Ok(())
     }
 
-    fn push(&mut self, entry: Self::Entry) {
-        self.0.push(entry);
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.0.truncate(count);
     }
 }
 
@@ -321,11 +334,10 @@ struct RawAnnotation {
 }
 
 impl Collect for Annotations {
-    type Entry = Result<RawAnnotation, String>;
-
-    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry> {
+    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
         if let Some(problem) = not_an_object(scanner)? {
-            return Ok(Err(problem));
+            self.list.push(Err(problem));
+            return Ok(());
         }
         let mut raw = RawAnnotation {
             id: RawId::Missing,
@@ -349,21 +361,26 @@ impl Collect for Annotations {
             }
             Ok(())
         })?;
-        Ok(Ok(raw))
+        self.push(raw);
+        Ok(())
     }
 
-    fn push(&mut self, entry: Self::Entry) {
-        let raw = entry.and_then(|raw| {
-            let problem = raw.id.problem("id").or_else(|| raw.image.problem("image_id"));
-            problem.or_else(|| raw.category.problem("category_id")).map_or(Ok(raw), Err)
-        });
-        let raw = match raw {
-            Ok(raw) => raw,
-            Err(problem) => {
-                self.list.push(Err(problem));
-                return;
-            }
-        };
+    fn count(&self) -> usize {
+        self.list.count()
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.list.truncate(count);
+    }
+}
+
+impl Annotations {
+    fn push(&mut self, raw: RawAnnotation) {
+        let problem = raw.id.problem("id").or_else(|| raw.image.problem("image_id"));
+        if let Some(problem) = problem.or_else(|| raw.category.problem("category_id")) {
+            self.list.push(Err(problem));
+            return;
+        }
         let mut problem = None;
         let mut note = |result: Result<f64, String>| {
             result.unwrap_or_else(|p| {

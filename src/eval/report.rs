@@ -138,7 +138,10 @@ mod tests {
             .map(|(i, area)| Stat {
                 name: String::new(),
                 is_precision: i < 6,
-                iou: [(0.5, 0.5), (0.75, 0.75)].get(i.wrapping_sub(1)).copied().unwrap_or((0.5, 0.95)),
+                iou: [(0.5, 0.5), (0.75, 0.75)]
+                    .get(i.wrapping_sub(1))
+                    .copied()
+                    .unwrap_or((0.5, 0.95)),
                 area: area.to_owned(),
                 max_detections: most[i],
                 value: stats[i],

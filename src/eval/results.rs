@@ -179,28 +179,28 @@ impl HasList for Detections {
     }
 }
 
+/// What the keys of a detection hold.
 struct RawDetection {
     image: RawId,
     category: RawId,
-    score: Option<Value>,
-    bbox: Box4,
+    score: Result<f64, Option<Value>>,
+    bbox: Result<[f64; 4], Box4>,
     has_mask: bool,
     has_caption: bool,
 }
 
 impl Collect for Detections {
-    type Entry = Result<RawDetection, String>;
-
     #[inline]
-    fn read(scanner: &mut Scanner<'_>) -> Scan<Self::Entry> {
+    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
         if let Some(problem) = not_an_object(scanner)? {
-            return Ok(Err(problem));
+            self.list.push(Err(problem));
+            return Ok(());
         }
         let mut raw = RawDetection {
             image: RawId::Missing,
             category: RawId::Missing,
-            score: None,
-            bbox: Box4::Missing,
+            score: Err(None),
+            bbox: Err(Box4::Missing),
             has_mask: false,
             has_caption: false,
         };
@@ -208,8 +208,18 @@ impl Collect for Detections {
             match key {
                 b"image_id" => raw.image = RawId::read(s)?,
                 b"category_id" => raw.category = RawId::read(s)?,
-                b"score" => raw.score = Some(s.value()?),
-                b"bbox" => raw.bbox = Box4::read(s)?,
+                b"score" => {
+                    raw.score = match s.value()? {
+                        Value::Float(score) => Ok(score),
+                        other => other.as_f64().ok_or(Some(other)),
+                    }
+                }
+                b"bbox" => {
+                    raw.bbox = match s.four_numbers() {
+                        Some(bbox) => Ok(bbox),
+                        None => Err(Box4::read(s)?),
+                    }
+                }
                 _ => {
                     raw.has_mask |= key == b"segmentation";
                     raw.has_caption |= key == b"caption";
@@ -218,27 +228,46 @@ impl Collect for Detections {
             }
             Ok(())
         })?;
-        Ok(Ok(raw))
+        match &raw {
+            RawDetection { image: RawId::Int(image), score: Ok(score), bbox: Ok(bbox), .. }
+                if let RawId::Int(category) = &raw.category =>
+            {
+                let image = self.images.int(*image);
+                let category = self.categories.int(*category);
+                self.list.push(Ok(Detection { bbox: *bbox, score: *score, image, category }));
+            }
+            _ => self.push_odd(raw),
+        }
+        Ok(())
     }
 
-    #[inline]
-    fn push(&mut self, entry: Self::Entry) {
-        let raw = entry.and_then(|raw| match needed(&raw) {
-            Ok(bbox) => Ok((raw, bbox)),
-            Err(problem) => Err(problem),
-        });
-        let (raw, bbox) = match raw {
-            Ok(read) => read,
+    fn count(&self) -> usize {
+        self.list.count()
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.list.truncate(count);
+    }
+}
+
+impl Detections {
+    /// Keeps a detection in which something is out of the ordinary.
+    #[cold]
+    fn push_odd(&mut self, raw: RawDetection) {
+        let bbox = match needed(&raw) {
+            Ok(bbox) => bbox,
             Err(problem) => {
                 self.list.push(Err(problem));
                 return;
             }
         };
-        let (score, problem) = match number("score", raw.score) {
-            Ok(score) => {
-                (score, raw.bbox.too_long().map(|text| Problem { text, if_kept: true }))
+        let too_long = raw.bbox.as_ref().err().and_then(Box4::too_long);
+        let (score, problem) = match raw.score {
+            Ok(score) => (score, too_long.map(|text| Problem { text, if_kept: true })),
+            Err(value) => {
+                let text = number("score", value).err().unwrap_or_default();
+                (f64::NAN, Some(Problem { text, if_kept: false }))
             }
-            Err(text) => (f64::NAN, Some(Problem { text, if_kept: false })),
         };
         let image = self.images.raw(raw.image);
         let category = self.categories.raw(raw.category);
@@ -250,7 +279,6 @@ impl Collect for Detections {
 }
 
 /// The box of a detection that has all that every detection needs.
-#[inline]
 fn needed(raw: &RawDetection) -> Result<[f64; 4], String> {
     if let Some(problem) = raw.image.problem("image_id") {
         return Err(problem);
@@ -258,7 +286,11 @@ fn needed(raw: &RawDetection) -> Result<[f64; 4], String> {
     if let Some(problem) = raw.category.problem("category_id") {
         return Err(problem);
     }
-    raw.bbox.first_four().map_err(|problem| {
+    let bbox = match &raw.bbox {
+        Ok(bbox) => return Ok(*bbox),
+        Err(bbox) => bbox.first_four(),
+    };
+    bbox.map_err(|problem| {
         let hint = match raw {
             RawDetection { has_mask: true, .. } => "; only boxes can be scored, not masks",
             RawDetection { has_caption: true, .. } => "; captions can't be scored",

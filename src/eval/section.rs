@@ -61,7 +61,10 @@ impl<C: Collect + HasList> Section<C> {
     }
 
     pub(super) fn pieces(
-        self, file: &Path, list: &'static str) -> Result<Option<Vec<C>>, EvalError> {
+        self,
+        file: &Path,
+        list: &'static str,
+    ) -> Result<Option<Vec<C>>, EvalError> {
         match self {
             Self::Missing => Ok(None),
             Self::NoList(kind) => Err(EvalError::Form {
@@ -102,6 +105,23 @@ impl<T> List<T> {
         }
         self.count += 1;
         (self.count - 1) as u32
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Forgets what was pushed last, where more than `count` were.
+    pub(super) fn truncate(&mut self, count: usize) {
+        if self.count > count {
+            match &self.problem {
+                Some((index, _)) if *index == count => self.problem = None,
+                // Behind the first problem only those without one are in `entries`; they are never used.
+                Some(_) => {}
+                None => self.entries.truncate(count),
+            }
+            self.count = count;
+        }
     }
 
     pub(super) fn outcome(&self) -> (usize, Option<&(usize, String)>) {

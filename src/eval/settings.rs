@@ -5,8 +5,8 @@ use super::id::Id;
 
 /// At most so many IoU thresholds: one bit each of a word.
 pub(super) const MOST_THRESHOLDS: usize = 64;
-/// At most so many area ranges: one bit each of a word.
-pub(super) const MOST_AREAS: usize = 32;
+/// At most so many area ranges: one bit each of a word that has another use for one.
+pub(super) const MOST_AREAS: usize = 31;
 
 /// A range of areas in square pixels, both ends inside.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,7 @@ impl AreaRange {
 pub struct Settings {
     /// IoU thresholds, 1 to 64 of them, in any order.
     pub iou_thresholds: Vec<f64>,
-    /// Area ranges, 1 to 32 of them; the first one is what AP and AR speak of.
+    /// Area ranges, 1 to 31 of them; the first one is what AP and AR speak of.
     pub area_ranges: Vec<AreaRange>,
     /// Detections of an image and category that count, best first; ascending.
     pub max_detections: Vec<usize>,
@@ -93,7 +93,9 @@ impl Settings {
         let wrong = |problem: String| Err(EvalError::Settings { problem });
         let count = self.iou_thresholds.len();
         if count == 0 || count > MOST_THRESHOLDS {
-            return wrong(format!("{count} IoU thresholds; 1 to {MOST_THRESHOLDS} can be measured"));
+            return wrong(format!(
+                "{count} IoU thresholds; 1 to {MOST_THRESHOLDS} can be measured"
+            ));
         }
         if let Some(t) = self.iou_thresholds.iter().find(|t| !(0. ..=1.).contains(*t)) {
             return wrong(format!("an IoU threshold lies between 0 and 1, not at {t}"));

@@ -5,6 +5,17 @@ use std::borrow::Cow;
 use super::json::{Scan, Scanner};
 
 impl<'a> Scanner<'a> {
+    /// Goes past a text.
+    pub(super) fn skip_text(&mut self) -> Scan<()> {
+        let start = self.at + 1;
+        let (length, is_ascii) = plain_length(&self.bytes[start..]);
+        if is_ascii && self.bytes.get(start + length) == Some(&b'"') {
+            self.at = start + length + 1;
+            return Ok(());
+        }
+        self.text().map(|_| ())
+    }
+
     /// A text.
     pub(super) fn text(&mut self) -> Scan<Cow<'a, str>> {
         if !self.take(b'"') {
@@ -13,9 +24,9 @@ impl<'a> Scanner<'a> {
         let mut owned: Option<String> = None;
         loop {
             let from = self.at;
-            self.at += plain_length(&self.bytes[from..]);
-            let piece = std::str::from_utf8(&self.bytes[from..self.at]);
-            let piece = match piece {
+            let (length, _) = plain_length(&self.bytes[from..]);
+            self.at += length;
+            let piece = match std::str::from_utf8(&self.bytes[from..self.at]) {
                 Ok(piece) => piece,
                 Err(e) => return self.fail_at(from + e.valid_up_to(), "the text is not UTF-8"),
             };
@@ -83,12 +94,13 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes come before the first that is a quote, a backslash or a control character.
+/// How many bytes come before the first that is a quote, a backslash or a control character; and
+/// whether they are all ASCII.
 #[inline]
-fn plain_length(bytes: &[u8]) -> usize {
+pub(super) fn plain_length(bytes: &[u8]) -> (usize, bool) {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut length = 0;
+    let (mut length, mut seen) = (0, 0);
     while let Some(eight) = bytes[length..].first_chunk::<8>() {
         let x = u64::from_le_bytes(*eight);
         // The high bit of the first such byte is right; a borrow can set those behind it wrongly.
@@ -99,12 +111,20 @@ fn plain_length(bytes: &[u8]) -> usize {
         let control = x.wrapping_sub(ONES * 0x20) & !x;
         let found = (is(b'"') | is(b'\\') | control) & HIGH;
         if found != 0 {
-            return length + found.trailing_zeros() as usize / 8;
+            let before = found.trailing_zeros() & !7;
+            // The bytes ahead of the found one, if any.
+            seen |= x & ((1 << before) - 1);
+            return (length + before as usize / 8, seen & HIGH == 0);
         }
+        seen |= x;
         length += 8;
     }
-    let rest = &bytes[length..];
-    length + rest.iter().take_while(|&&b| b != b'"' && b != b'\\' && b >= 0x20).count()
+    let rest = bytes[length..].iter();
+    for &byte in rest.take_while(|&&b| b != b'"' && b != b'\\' && b >= 0x20) {
+        seen |= u64::from(byte);
+        length += 1;
+    }
+    (length, seen & HIGH == 0)
 }
 
 #[cfg(test)]
@@ -132,11 +152,12 @@ mod tests {
     fn plain_bytes_are_counted() {
         for special in [b'"', b'\\', 0, 0x1f] {
             for before in 0..20 {
-                let mut text = "é!~ 0".repeat(4).into_bytes()[..before].to_vec();
+                let mut text = "0 ~!{}[]:,é".repeat(4).into_bytes()[..before].to_vec();
                 text.push(special);
                 text.extend(b"\"\\ \x01 and so on");
-                assert_eq!(plain_length(&text), before);
-                assert_eq!(plain_length(&text[..before]), before);
+                let expected = (before, text[..before].is_ascii());
+                assert_eq!(plain_length(&text), expected);
+                assert_eq!(plain_length(&text[..before]), expected);
             }
         }
     }
