@@ -129,26 +129,23 @@ impl<'a> Cells<'a> {
         &self.truths[cell.truths.start as usize..cell.truths.end as usize]
     }
 
-    /// The detections of a cell, best first and equal scores in file order: a key that ascends as
-    /// scores descend, and the place in their list. At most `most`.
-    pub(super) fn sort(&self, cell: &CellRange, most: usize, sorted: &mut Vec<(u64, u32, u32)>) {
-        let entries =
-            &self.detections[cell.detections.start as usize..cell.detections.end as usize];
-        sorted.clear();
-        sorted.extend(
-            entries.iter().zip(0..).map(|(&d, place)| {
-                (score_key(self.results.detections[d as usize].score), place, d)
-            }),
-        );
-        sorted.sort_unstable();
-        sorted.truncate(most);
+    /// Detections of some cells that follow each other, as places in their list: by cell, in file order.
+    pub(super) fn detections(&self, cells: &[CellRange]) -> &[u32] {
+        match (cells.first(), cells.last()) {
+            (Some(first), Some(last)) => {
+                &self.detections[first.detections.start as usize..last.detections.end as usize]
+            }
+            _ => &[],
+        }
     }
 
-    /// The same as places in the list.
+    /// The detections of a cell as places in their list, best first and equal scores in file order.
     pub(super) fn best_detections(&self, cell: &CellRange, most: usize) -> Vec<usize> {
-        let mut sorted = Vec::new();
-        self.sort(cell, most, &mut sorted);
-        sorted.iter().map(|s| s.2 as usize).collect()
+        let mut detections: Vec<usize> =
+            self.detections(std::slice::from_ref(cell)).iter().map(|&d| d as usize).collect();
+        detections.sort_by_key(|&d| score_key(self.results.detections[d].score));
+        detections.truncate(most);
+        detections
     }
 
     /// Whether everything in the cells can be used.

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::number::{Number, number_at, number_end};
+use super::number::{Number, number_at, number_end, skip_numbers};
 use super::text::plain_length;
 
 /// Deeper nesting is refused; Python gives up at about this depth too.
@@ -292,10 +292,13 @@ impl<'a> Scanner<'a> {
         loop {
             // Here a value starts.
             match self.peek() {
-                Some(b'0'..=b'9' | b'-') => match number_end(self.bytes, self.at) {
-                    Some(end) => self.at = end,
-                    None => self.number().map(|_| ())?,
-                },
+                Some(b'0'..=b'9' | b'-') => {
+                    let end = number_end(self.bytes, self.at);
+                    match end {
+                        Some(end) => self.at = end,
+                        None => self.number().map(|_| ())?,
+                    }
+                }
                 Some(b'"') => self.skip_text()?,
                 Some(byte @ (b'{' | b'[')) => {
                     self.at += 1;
@@ -307,6 +310,8 @@ impl<'a> Scanner<'a> {
                         open.push(is_object);
                         if is_object {
                             self.key()?;
+                        } else if matches!(self.peek(), Some(b'0'..=b'9' | b'-')) {
+                            self.at = skip_numbers(self.bytes, self.at);
                         }
                         continue;
                     }

@@ -54,13 +54,23 @@ pub(super) struct Pair {
 /// Space that is used again from cell to cell.
 #[derive(Default)]
 pub(super) struct Matcher {
-    overlaps: Vec<f64>,    // [D, G]
+    overlaps: Vec<f64>, // [reaching, G]
+    /// Detections that overlap a truth by the least threshold.
+    reaching: Vec<Reaching>,
     candidates: Vec<Near>, // detection by detection, then in the order in which truths are tried
-    /// For each detection that overlaps a truth by the least threshold: itself, the largest overlap,
-    /// and where its candidates end.
-    reaching: Vec<(usize, f64, usize)>,
     order: Vec<usize>,
-    taken: Vec<bool>,
+    /// For each truth the last round in which it was taken.
+    taken: Vec<u32>,
+}
+
+/// A detection that may find something.
+struct Reaching {
+    det: usize,
+    /// Its largest overlap; infinite where one of them is NaN.
+    largest: f64,
+    has_nan: bool,
+    /// Where its candidates end.
+    end: usize,
 }
 
 /// A truth that a detection may find.
@@ -81,21 +91,15 @@ impl Matcher {
         areas: &[AreaRange],
         mut found: impl FnMut(Pair),
     ) {
-        let Cell { dets, gts } = *cell;
         let least = thresholds.iter().copied().fold(HIGHEST, f64::min);
-        self.overlaps.clear();
-        let mut any = false;
-        for det in dets {
-            for gt in gts {
-                let overlap = iou(&det.bbox, &gt.bbox, gt.crowd);
-                // `<` keeps NaN.
-                any |= !(overlap < least);
-                self.overlaps.push(overlap);
-            }
-        }
-        if !any {
+        self.find_reaching(cell, least);
+        if self.reaching.is_empty() {
             return;
         }
+        let gts = cell.gts;
+        self.taken.clear();
+        self.taken.resize(gts.len(), 0);
+        let mut round = 0;
         for (area, range) in areas.iter().enumerate() {
             let ignored = |g: usize| gts[g].ignore || range.excludes(gts[g].area);
             // Real truths first, so that one of them wins over any ignored one.
@@ -103,20 +107,19 @@ impl Matcher {
             self.order.extend((0..gts.len()).filter(|&g| !ignored(g)));
             let real = self.order.len();
             self.order.extend((0..gts.len()).filter(|&g| ignored(g)));
-            self.find_candidates(cell, real, least);
+            self.find_candidates(gts, real, least);
             for (threshold, &t) in thresholds.iter().enumerate() {
-                self.taken.clear();
-                self.taken.resize(gts.len(), false);
+                let t = t.min(HIGHEST);
+                round += 1;
                 let mut first = 0;
-                for &(det, largest, end) in &self.reaching {
+                for &Reaching { det, largest, end, .. } in &self.reaching {
                     let candidates = &self.candidates[first..end];
                     first = end;
-                    if largest < t.min(HIGHEST) {
+                    if largest < t {
                         continue;
                     }
-                    let pair = best(candidates, t.min(HIGHEST), &self.taken);
-                    if let Some(near) = pair {
-                        self.taken[near.gt] = true;
+                    if let Some(near) = best(candidates, t, &self.taken, round) {
+                        self.taken[near.gt] = round;
                         found(Pair { area, threshold, det, gt: near.gt, ignored: near.ignored });
                     }
                 }
@@ -124,29 +127,38 @@ impl Matcher {
         }
     }
 
-    fn find_candidates(&mut self, cell: &Cell<'_>, real: usize, least: f64) {
-        self.candidates.clear();
+    fn find_reaching(&mut self, cell: &Cell<'_>, least: f64) {
+        self.overlaps.clear();
         self.reaching.clear();
-        let count = cell.gts.len();
-        for det in 0..cell.dets.len() {
-            let overlaps = &self.overlaps[det * count..][..count];
+        for (det, detection) in cell.dets.iter().enumerate() {
+            let start = self.overlaps.len();
             let (mut largest, mut has_nan) = (0., false);
-            for &overlap in overlaps {
+            self.overlaps.extend(cell.gts.iter().map(|gt| {
+                let overlap = iou(&detection.bbox, &gt.bbox, gt.crowd);
                 largest = if overlap > largest { overlap } else { largest };
                 has_nan |= overlap.is_nan();
-            }
+                overlap
+            }));
             if largest < least && !has_nan {
+                self.overlaps.truncate(start);
                 continue;
             }
+            let largest = if has_nan { f64::INFINITY } else { largest };
+            self.reaching.push(Reaching { det, largest, has_nan, end: 0 });
+        }
+    }
+
+    fn find_candidates(&mut self, gts: &[&Annotation], real: usize, least: f64) {
+        self.candidates.clear();
+        for (reaching, overlaps) in self.reaching.iter_mut().zip(self.overlaps.chunks(gts.len())) {
             for (place, &gt) in self.order.iter().enumerate() {
                 // Once the best overlap is NaN, every truth that follows is taken for better.
-                if has_nan || overlaps[gt] >= least {
-                    let (ignored, crowd) = (place >= real, cell.gts[gt].crowd);
+                if reaching.has_nan || overlaps[gt] >= least {
+                    let (ignored, crowd) = (place >= real, gts[gt].crowd);
                     self.candidates.push(Near { overlap: overlaps[gt], gt, ignored, crowd });
                 }
             }
-            let largest = if has_nan { f64::INFINITY } else { largest };
-            self.reaching.push((det, largest, self.candidates.len()));
+            reaching.end = self.candidates.len();
         }
     }
 }
@@ -156,11 +168,11 @@ const HIGHEST: f64 = 1. - 1e-10;
 
 /// The truth that a detection finds: the last of those that overlap most.
 #[inline]
-fn best(candidates: &[Near], threshold: f64, taken: &[bool]) -> Option<Near> {
+fn best(candidates: &[Near], threshold: f64, taken: &[u32], round: u32) -> Option<Near> {
     let mut best = threshold;
     let mut found: Option<Near> = None;
     for near in candidates {
-        if taken[near.gt] && !near.crowd {
+        if taken[near.gt] == round && !near.crowd {
             continue;
         }
         if near.ignored && found.is_some_and(|f| !f.ignored) {

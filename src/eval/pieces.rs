@@ -7,6 +7,7 @@
 //! front to end, whatever stands in the file. Of a file only the piece at hand is in memory.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 
@@ -50,7 +51,8 @@ impl<'a> Source<'a> {
         match self {
             Self::Memory(bytes) => Ok(Cow::Borrowed(&bytes[from..to])),
             Self::File(file, _) => {
-                let mut bytes = vec![0; to - from];
+                let mut bytes = BUFFER.take();
+                bytes.resize(to - from, 0);
                 read_at(file, &mut bytes, from)?;
                 Ok(Cow::Owned(bytes))
             }
@@ -58,12 +60,22 @@ impl<'a> Source<'a> {
     }
 }
 
+thread_local! {
+    /// The bytes of a window that is no longer needed: fresh memory costs more than reading into it.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Gives a window back.
+fn done(window: Cow<'_, [u8]>) {
+    if let Cow::Owned(bytes) = window {
+        BUFFER.set(bytes);
+    }
+}
+
 /// The whole file, read by all threads.
 pub(super) fn read_whole(file: &File) -> io::Result<Vec<u8>> {
     let length = Source::file(file)?.len();
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    bytes.resize(length, 0);
+    let mut bytes = vec![0; length];
     let pieces = bytes.par_chunks_mut(PIECE).enumerate();
     pieces.try_for_each(|(i, piece)| read_at(file, piece, i * PIECE))?;
     Ok(bytes)
@@ -216,36 +228,42 @@ fn elements<'a, C: Collect>(
     mut at: usize,
     stop: usize,
 ) -> Result<End, ListError> {
-    loop {
+    let outcome = loop {
         let window_end = first + window.len();
         let mut scanner = Scanner::at_offset(&window, first);
         scanner.go_to(at);
-        let error = loop {
+        let piece = loop {
             let count = entries.count();
             match element(entries, &mut scanner) {
                 Ok(closed) => {
                     at = scanner.position();
                     if closed {
-                        return Ok(End::Closed(at));
+                        break Ok(End::Closed(at));
                     }
                     if at >= stop {
-                        return Ok(End::Next(at));
+                        break Ok(End::Next(at));
                     }
                 }
                 Err(error) => {
                     entries.truncate(count);
-                    break error;
+                    break Err(error);
                 }
             }
         };
-        if window_end >= source.len() || error.offset + MARGIN < window_end {
-            return Err(error.into());
+        match piece {
+            // The element may go on behind the window.
+            Err(error) if window_end < source.len() && error.offset + MARGIN >= window_end => {
+                let longer = 2 * (window_end - at) + BEYOND;
+                first = at;
+                done(window);
+                window = source.window(first, first.saturating_add(longer))?;
+            }
+            Err(error) => break Err(error.into()),
+            Ok(end) => break Ok(end),
         }
-        // The element may go on behind the window.
-        let longer = 2 * (window_end - at) + BEYOND;
-        first = at;
-        window = source.window(first, first.saturating_add(longer))?;
-    }
+    };
+    done(window);
+    outcome
 }
 
 /// An element and the comma behind it up to the next element, or the end of the list (true).
