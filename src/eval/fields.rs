@@ -1,39 +1,67 @@
 //! Pieces of COCO's files: numbers and boxes, with what is wrong with them.
 
 use super::json::{Scan, Scanner, Value};
-use super::number::{Number, number_at};
+use super::number::{Number, number_at, short_decimal};
 
 impl Scanner<'_> {
-    /// A list of four numbers, all of them as decimals are mostly written. Where anything else comes,
-    /// nothing is taken.
+    /// A list of four numbers. Where anything else comes, nothing is taken.
     #[inline]
     pub(super) fn four_numbers(&mut self) -> Option<[f64; 4]> {
         self.peek()?;
         let start = self.at;
+        let numbers = self.four();
+        if numbers.is_none() {
+            self.at = start;
+        }
+        numbers
+    }
+
+    #[inline]
+    fn four(&mut self) -> Option<[f64; 4]> {
         let mut numbers = [0.; 4];
         for (i, number) in numbers.iter_mut().enumerate() {
-            let opened = self.take(if i == 0 { b'[' } else { b',' });
-            let read = opened.then(|| self.peek()).flatten();
-            let read = read.and_then(|_| number_at(self.bytes, self.at));
-            let Some((read, end)) = read else {
-                self.at = start;
+            if !self.take(if i == 0 { b'[' } else { b',' }) {
                 return None;
-            };
-            *number = match read {
-                Number::Float(x) => x,
-                Number::Int(i) => i as f64,
-                Number::BigInt(_) => {
-                    self.at = start;
-                    return None;
-                }
-            };
+            }
+            self.peek()?;
+            *number = self.decimal()?;
+        }
+        self.take(b']').then_some(numbers)
+    }
+
+    /// A number that comes at once.
+    #[inline]
+    pub(super) fn decimal(&mut self) -> Option<f64> {
+        if let Some((x, end)) = short_decimal(self.bytes, self.at) {
             self.at = end;
+            return Some(x);
         }
-        if !self.take(b']') {
-            self.at = start;
-            return None;
+        self.bytes.get(self.at)?;
+        let (number, end) = number_at(self.bytes, self.at)?;
+        self.at = end;
+        match number {
+            Number::Float(x) => Some(x),
+            Number::Int(i) => Some(i as f64),
+            Number::BigInt(_) => None,
         }
-        Some(numbers)
+    }
+
+    /// An integer that comes at once.
+    #[inline]
+    pub(super) fn integer(&mut self) -> Option<i64> {
+        self.bytes.get(self.at)?;
+        let (Number::Int(i), end) = number_at(self.bytes, self.at)? else { return None };
+        self.at = end;
+        Some(i)
+    }
+
+    /// Takes a text if it comes at once.
+    #[inline]
+    pub(super) fn literal<const N: usize>(&mut self, text: &[u8; N]) -> bool {
+        let next = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
+        let found = next == Some(text);
+        self.at += if found { N } else { 0 };
+        found
     }
 }
 

@@ -171,6 +171,17 @@ struct Detections {
     images: Numbering,
     categories: Numbering,
     problems: HashMap<u32, Problem>,
+    /// The keys of the last detection, if it had no others than these four, once each.
+    order: Option<[Key; 4]>,
+}
+
+/// The keys that count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Image,
+    Category,
+    Bbox,
+    Score,
 }
 
 impl HasList for Detections {
@@ -192,10 +203,18 @@ struct RawDetection {
 impl Collect for Detections {
     #[inline]
     fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
+        if let Some(order) = self.order {
+            let start = scanner.position();
+            if self.read_like_the_last(scanner, order).is_some() {
+                return Ok(());
+            }
+            scanner.go_to(start);
+        }
         if let Some(problem) = not_an_object(scanner)? {
             self.list.push(Err(problem));
             return Ok(());
         }
+        let (mut order, mut others) = (Vec::with_capacity(4), false);
         let mut raw = RawDetection {
             image: RawId::Missing,
             category: RawId::Missing,
@@ -206,21 +225,30 @@ impl Collect for Detections {
         };
         scanner.object(|s, key| {
             match key {
-                b"image_id" => raw.image = RawId::read(s)?,
-                b"category_id" => raw.category = RawId::read(s)?,
+                b"image_id" => {
+                    order.push(Key::Image);
+                    raw.image = RawId::read(s)?;
+                }
+                b"category_id" => {
+                    order.push(Key::Category);
+                    raw.category = RawId::read(s)?;
+                }
                 b"score" => {
+                    order.push(Key::Score);
                     raw.score = match s.value()? {
                         Value::Float(score) => Ok(score),
                         other => other.as_f64().ok_or(Some(other)),
                     }
                 }
                 b"bbox" => {
+                    order.push(Key::Bbox);
                     raw.bbox = match s.four_numbers() {
                         Some(bbox) => Ok(bbox),
                         None => Err(Box4::read(s)?),
                     }
                 }
                 _ => {
+                    others = true;
                     raw.has_mask |= key == b"segmentation";
                     raw.has_caption |= key == b"caption";
                     s.value()?;
@@ -228,6 +256,8 @@ impl Collect for Detections {
             }
             Ok(())
         })?;
+        let distinct = |order: &[Key; 4]| (1..4).all(|i| !order[..i].contains(&order[i]));
+        self.order = order.try_into().ok().filter(|order| !others && distinct(order));
         match &raw {
             RawDetection { image: RawId::Int(image), score: Ok(score), bbox: Ok(bbox), .. }
                 if let RawId::Int(category) = &raw.category =>
@@ -251,6 +281,41 @@ impl Collect for Detections {
 }
 
 impl Detections {
+    /// The short way for a detection that is written as the one ahead of it was, as they mostly are:
+    /// the same keys in the same order, and no white space but single blanks. Anything else is left
+    /// to the long way.
+    #[inline]
+    fn read_like_the_last(&mut self, s: &mut Scanner<'_>, order: [Key; 4]) -> Option<()> {
+        let (mut image, mut category, mut bbox, mut score) = (0, 0, [0.; 4], 0.);
+        for (i, key) in order.into_iter().enumerate() {
+            let key_comes = s.literal(if i == 0 { b"{" } else { b"," }) && {
+                s.literal(b" ");
+                match key {
+                    Key::Image => s.literal(b"\"image_id\":"),
+                    Key::Category => s.literal(b"\"category_id\":"),
+                    Key::Bbox => s.literal(b"\"bbox\":"),
+                    Key::Score => s.literal(b"\"score\":"),
+                }
+            };
+            if !key_comes {
+                return None;
+            }
+            s.literal(b" ");
+            match key {
+                Key::Image => image = s.integer()?,
+                Key::Category => category = s.integer()?,
+                Key::Bbox => bbox = s.four_numbers()?,
+                Key::Score => score = s.decimal()?,
+            }
+        }
+        if !s.literal(b"}") {
+            return None;
+        }
+        let (image, category) = (self.images.int(image), self.categories.int(category));
+        self.list.push(Ok(Detection { bbox, score, image, category }));
+        Some(())
+    }
+
     /// Keeps a detection in which something is out of the ordinary.
     #[cold]
     fn push_odd(&mut self, raw: RawDetection) {
