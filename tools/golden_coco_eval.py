@@ -55,6 +55,12 @@ def cases():
         dets + [found(1, 1, [60, 10, -50, 60], .97), found(1, 9, [1, 1, 9, 9], .98)]
     yield 'no truth at all', file([]), dets
     yield 'images out of order, listed twice', file(truths, [3, 1, 2, 2], [2, 1, 1]), dets
+    names = {1: 'b', 2: 'a10', 3: 'a9'}
+    yield 'ids that are texts', file([dict(t, image_id=names[t['image_id']], category_id=f"c{t['category_id']}") for t in truths], names.values(), ['c2', 'c1']), \
+        [dict(d, image_id=names[d['image_id']], category_id=f"c{d['category_id']}") for d in dets]
+    big = {1: -5, 2: 2 ** 53, 3: 2 ** 53 + 1}
+    yield 'ids beyond 2^53, below 0 and as fractions', file([dict(t, id=t['id'] + 2 ** 60, image_id=big[t['image_id']]) for t in truths], big.values()), \
+        [dict(d, image_id=big[d['image_id']], category_id=float(d['category_id'])) for d in dets]
     rng = random.Random(7)
     box = lambda: [4 * rng.randrange(20), 4 * rng.randrange(20), 4 * rng.randrange(1, 20), 4 * rng.randrange(1, 20)]
     yield 'more than 100 of one category on an image', file([truth(i + 1, 1, 1, box()) for i in range(20)]), \

@@ -205,33 +205,35 @@ pub struct EvalArgs {
     pub run_on: RunOn,
 }
 
+/// Heading of the arguments that belong to the scoring of a results file.
+const SCORING: &str = "Scoring a results file";
+
 /// How `detect eval` scores a results file. Without any of these, as pycocotools does.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Scoring a results file")]
 pub struct ScoringArgs {
     /// Only these images: ids, or @FILE with ids
-    #[arg(long, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
+    #[arg(long, help_heading = SCORING, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
     pub images: Option<String>,
     /// Only these categories: ids, or @FILE with ids
-    #[arg(long, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
+    #[arg(long, help_heading = SCORING, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
     pub categories: Option<String>,
     /// A detection may find a true box of any category
-    #[arg(long, requires = "predictions")]
+    #[arg(long, help_heading = SCORING, requires = "predictions")]
     pub class_agnostic: bool,
     /// Such as 0.5,0.75 or 0.5:0.95:0.05
-    #[arg(long, value_name = "L", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "L", requires = "predictions")]
     pub iou_thresholds: Option<String>,
     /// Such as small:0:1024,large:1024:1e10, in square pixels
-    #[arg(long, value_name = "L", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "L", requires = "predictions")]
     pub area_ranges: Option<String>,
     /// Detections of an image and category that count; AP is that of the most [default: 1,10,100]
-    #[arg(long, value_name = "L", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "L", requires = "predictions")]
     pub max_detections: Option<String>,
     /// Count an annotation with the id 0 as found, which pycocotools does not
-    #[arg(long, requires = "predictions")]
+    #[arg(long, help_heading = SCORING, requires = "predictions")]
     pub fix_id_zero: bool,
     /// Write precision, recall and scores here, for numpy.load
-    #[arg(long, value_name = "FILE.npz", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "FILE.npz", requires = "predictions")]
     pub arrays: Option<PathBuf>,
 }
 

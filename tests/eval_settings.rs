@@ -1,0 +1,189 @@
+//! Settings of the evaluator, the pairs behind its numbers, and its arguments on the command line.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use detect::eval::{Evaluation, GroundTruth, Id, Results, Settings, evaluate_with, match_cells};
+use serde_json::{Value, json};
+
+/// Two images, two categories, four truths; each found but the last, by boxes ever further off.
+fn files() -> (Value, Value) {
+    let truth = |id: i64, image: i64, category: i64, x: i64, side: i64| {
+        json!({"id": id, "image_id": image, "category_id": category, "bbox": [x, 0, side, side],
+               "area": side * side, "iscrowd": 0})
+    };
+    let det = |image: i64, category: i64, bbox: [f64; 4], score: f64| json!({"image_id": image, "category_id": category, "bbox": bbox, "score": score});
+    let gt = json!({
+        "images": [{"id": 1}, {"id": 2}],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}],
+        "annotations": [truth(1, 1, 7, 0, 20), truth(2, 1, 9, 100, 50), truth(3, 2, 7, 0, 100),
+                        truth(4, 2, 9, 200, 10)],
+    });
+    let dt = json!([
+        det(1, 7, [0., 0., 20., 20.], 0.9),
+        det(1, 9, [110., 0., 50., 50.], 0.8),
+        det(2, 7, [0., 0., 100., 60.], 0.7),
+        det(2, 7, [200., 0., 10., 10.], 0.6),
+    ]);
+    (gt, dt)
+}
+
+fn score(gt: &Value, dt: &Value, settings: &Settings) -> Evaluation {
+    let gt = GroundTruth::from_json(&gt.to_string()).unwrap();
+    let dt = Results::from_json(&dt.to_string()).unwrap();
+    evaluate_with(&gt, &dt, settings).unwrap()
+}
+
+fn near(value: Option<f64>, expected: f64) -> bool {
+    (value.unwrap() - expected).abs() < 1e-9
+}
+
+#[test]
+fn subsets_leave_the_rest_out() {
+    let (gt, dt) = files();
+    let images = Settings { images: Some(vec![1.into()]), ..Settings::default() };
+    let got = score(&gt, &dt, &images);
+    assert_eq!((got.images, got.per_category.len()), (1, 2));
+    assert!(near(got.stat("AP50"), 1.), "{got:?}");
+    let categories = Settings { categories: Some(vec![9.into(), 9.into()]), ..Settings::default() };
+    let got = score(&gt, &dt, &categories);
+    assert_eq!(got.per_category.len(), 1);
+    assert_eq!(got.per_category[0].id, Some(Id::from(9)));
+    assert!(near(got.stat("AR100"), 0.2), "{got:?}"); // IoU 2/3: at four of ten thresholds one of two
+}
+
+#[test]
+fn pooled_categories_find_each_other() {
+    let (gt, dt) = files();
+    let got = score(&gt, &dt, &Settings { class_agnostic: true, ..Settings::default() });
+    // The small dog of image 2 is found by a cat.
+    assert!(near(got.stat("AP50"), 1.), "{got:?}");
+    assert_eq!(got.per_category.len(), 1);
+    assert_eq!((got.per_category[0].id.as_ref(), got.per_category[0].ground_truths), (None, 4));
+}
+
+#[test]
+fn the_numbers_follow_the_settings() {
+    let (gt, dt) = files();
+    let mut settings = Settings { arrays: true, ..Settings::default() };
+    settings.set_max_detections("5,2").unwrap();
+    settings.set_iou_thresholds("0.5,0.65").unwrap();
+    settings.set_area_ranges("tiny:0:500").unwrap();
+    let got = score(&gt, &dt, &settings);
+    let names: Vec<&str> = got.stats.iter().map(|stat| &*stat.name).collect();
+    assert_eq!(names, ["AP", "AP50", "AP75", "AP_tiny", "AR2", "AR5", "AR_tiny"]);
+    let arrays = got.arrays.as_ref().unwrap();
+    assert_eq!(arrays.precision.shape(), [2, 101, 2, 2, 2]);
+    assert_eq!(arrays.recall.shape(), [2, 2, 2, 2]);
+    // AP is of the most detections, and not -1 where 100 are not among them; there is no IoU 0.75.
+    assert!(got.stat("AP").unwrap() > 0.5, "{got:?}");
+    assert_eq!(got.stat("AP75"), Some(-1.));
+    // Tiny are one cat, found, and one dog, not found.
+    assert!(near(got.stat("AR_tiny"), 0.5), "{got:?}");
+}
+
+#[test]
+fn an_id_of_0_can_be_counted() {
+    let (mut gt, dt) = files();
+    let right = score(&gt, &dt, &Settings::default());
+    gt["annotations"][0]["id"] = json!(0);
+    let wrong = score(&gt, &dt, &Settings::default());
+    assert!(wrong.stat("AP") < right.stat("AP"));
+    assert!(wrong.warnings[0].contains("--fix-id-zero"), "{:?}", wrong.warnings);
+    let fixed = score(&gt, &dt, &Settings { fix_id_zero: true, ..Settings::default() });
+    assert_eq!(fixed.values(), right.values());
+    assert!(fixed.warnings.is_empty());
+}
+
+#[test]
+fn the_pairs_are_those_that_recall_counts() {
+    let (gt, dt) = files();
+    let settings = Settings { arrays: true, ..Settings::default() };
+    let recall = score(&gt, &dt, &settings).arrays.unwrap().recall;
+    let gt = GroundTruth::from_json(&gt.to_string()).unwrap();
+    let dt = Results::from_json(&dt.to_string()).unwrap();
+    let mut found = vec![[0.; 2]; settings.iou_thresholds.len()];
+    let mut cells = 0;
+    match_cells(&gt, &dt, &settings, |cell| {
+        cells += 1;
+        assert_eq!(cell.overlaps.len(), cell.detections.len() * cell.truths.len());
+        for (t, found) in found.iter_mut().enumerate() {
+            let pairs = (0..cell.detections.len()).filter_map(|d| cell.found(t, d));
+            found[cell.category] += pairs.count() as f64;
+        }
+    })
+    .unwrap();
+    assert_eq!(cells, 4);
+    for (t, found) in found.iter().enumerate() {
+        for (k, found) in found.iter().enumerate() {
+            assert_eq!(recall[[t, k, 0, 2]], found / 2.);
+        }
+    }
+}
+
+/// A folder with both files.
+fn folder(gt: &Value, dt: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("gt.json"), gt.to_string()).unwrap();
+    std::fs::write(folder.path().join("dt.json"), dt.to_string()).unwrap();
+    folder
+}
+
+fn detect_eval(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_detect"))
+        .current_dir(folder)
+        .args(["eval", "--annotations", "gt.json", "--predictions", "dt.json"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn arguments_are_settings() {
+    let (gt, dt) = files();
+    let folder = folder(&gt, &dt);
+    let ids = folder.path().join("ids.txt");
+    std::fs::write(&ids, "1\n").unwrap();
+    let out = detect_eval(folder.path(), &["--images", "@ids.txt", "--json", "--arrays", "a.npz"]);
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let value: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&value["images"], value["stats"].as_array().unwrap().len()), (&json!(1), 12));
+    let arrays: PathBuf = folder.path().join("a.npz");
+    assert_eq!(&std::fs::read(arrays).unwrap()[..2], b"PK");
+
+    let cases = [
+        (&["--images", "1,3,5"][..], 3, "image ids that it lacks: 3, 5"),
+        (&["--categories=-1"], 3, "category ids that it lacks: -1"),
+        (&["--images", "@nothing.txt"], 3, "cannot read nothing.txt"),
+        (&["--images", ","], 2, "--images: the list of ids is empty"),
+        (&["--iou-thresholds", "1.5"], 2, "lies between 0 and 1, not at 1.5"),
+        (&["--iou-thresholds", "x"], 2, "--iou-thresholds: `x` is no number"),
+        (&["--area-ranges", "a:5:1"], 2, "the area range a goes from 5 to 1"),
+        (&["--max-detections", "0"], 2, "must be 1 at least"),
+        (&["--arrays", "no/such/folder.npz"], 5, "cannot write no/such/folder.npz"),
+    ];
+    for (arguments, code, message) in cases {
+        let out = detect_eval(folder.path(), arguments);
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(message), "{arguments:?}: {stderr}");
+        assert!(out.stdout.is_empty());
+    }
+}
+
+#[test]
+fn texts_and_numbers_are_told_apart_by_the_file() {
+    let (gt, dt) = files();
+    let quoted = |value: &Value| -> Value {
+        let text = value.to_string().replace("\"image_id\":1", "\"image_id\":\"1\"");
+        serde_json::from_str(&text.replace("\"image_id\":2", "\"image_id\":\"2\"")).unwrap()
+    };
+    let mut gt = quoted(&gt);
+    gt["images"] = json!([{"id": "1"}, {"id": "2"}]);
+    let folder = folder(&gt, &quoted(&dt));
+    let out = detect_eval(folder.path(), &["--images", "2", "--json"]);
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let value: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(value["images"], 1);
+}
