@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::data::image::Rgb;
 use crate::geometry::{Box2, Size};
+use crate::whole;
 
 /// The font `DejaVu Sans`, cut down to Latin, Greek and Cyrillic; its licence lies beside it.
 static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
@@ -240,23 +241,8 @@ pub fn save(image: &Rgb, path: &Path) -> Result<(), SaveError> {
         _ => return Err(SaveError::Extension { path: path.into() }),
     };
     encoded.map_err(|source| SaveError::Encode { path: path.into(), source })?;
-    write_beside(path, &bytes).map_err(|source| SaveError::Write { path: path.into(), source })
-}
-
-fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".part");
-    // A temporary file is private by default; a picture is for everyone whom the umask lets.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
+    whole::write(path, |file| file.write_all(&bytes))
+        .map_err(|source| SaveError::Write { path: path.into(), source })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `failure, geometry, nms -> nasnet -> config -> data -> weights | eval | draw -> cli`
+//! `failure, geometry, nms, whole -> nasnet -> config -> data -> weights | eval | draw -> cli`
 //!
 //! # Legend
 //! The same letters and words are used in every file:
@@ -35,3 +35,4 @@ pub mod geometry;
 pub mod nasnet;
 pub mod nms;
 pub mod weights;
+pub mod whole;

@@ -1,7 +1,6 @@
 //! `detect eval --annotations GT.json --predictions DT.json`: the evaluator alone; and which arguments of
 //! `detect eval` go together.
 
-use std::fs::File;
 use std::io::{BufWriter, Write as _};
 
 use anyhow::Context as _;
@@ -10,6 +9,7 @@ use super::{EvalArgs, ScoringArgs, Task};
 use crate::eval::settings::parse_ids;
 use crate::eval::{GroundTruth, Id, Results, Settings, evaluate_with, npz, report};
 use crate::failure::{Exit, OrExit as _};
+use crate::whole;
 
 impl EvalArgs {
     /// Whether the arguments go together, as far as the parser does not know.
@@ -70,8 +70,7 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         tracing::warn!("{warning}");
     }
     if let (Some(path), Some(arrays)) = (&args.scoring.arrays, &evaluation.arrays) {
-        let written = File::create(path).and_then(|file| npz::write(arrays, BufWriter::new(file)));
-        written
+        whole::write(path, |file| npz::write(arrays, BufWriter::new(file)))
             .with_context(|| format!("cannot write {}", path.display()))
             .or_exit(Exit::Output)?;
     }

@@ -11,6 +11,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::ResultEntry;
+use crate::whole;
 
 /// Writes the archive of `results` into `folder`, whole or not at all, and gives its path. `algorithm` is
 /// a word for its name. Boxes are rounded to a tenth of a pixel, as COCO advises, since that halves the
@@ -18,26 +19,18 @@ use super::ResultEntry;
 pub fn write(folder: &Path, algorithm: &str, results: &[ResultEntry]) -> io::Result<PathBuf> {
     let stem = format!("detections_test-dev2017_{algorithm}_results");
     let path = folder.join(format!("{stem}.zip"));
-    let mut beside = tempfile::Builder::new();
-    beside.prefix(".").suffix(".part");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        beside.permissions(std::fs::Permissions::from_mode(0o644)); // temporary files are private
-    }
-    let mut beside = beside.tempfile_in(folder)?;
-    let mut archive = ZipWriter::new(BufWriter::new(beside.as_file_mut()));
-    // Without a time, the same results are the same bytes.
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Deflated)
-        .last_modified_time(DateTime::default())
-        .unix_permissions(0o644)
-        .large_file(results.len() > 10_000_000);
-    archive.start_file(format!("{stem}.json"), options)?;
-    list(&mut archive, results)?;
-    archive.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-    beside.as_file().sync_all()?;
-    beside.persist(&path).map_err(|e| e.error)?;
+    whole::write(&path, |file| {
+        let mut archive = ZipWriter::new(BufWriter::new(file));
+        // Without a time, the same results are the same bytes.
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .last_modified_time(DateTime::default())
+            .unix_permissions(0o644)
+            .large_file(results.len() > 10_000_000);
+        archive.start_file(format!("{stem}.json"), options)?;
+        list(&mut archive, results)?;
+        archive.finish()?.flush()
+    })?;
     Ok(path)
 }
 

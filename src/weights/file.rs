@@ -1,8 +1,7 @@
 //! Reading and writing `.safetensors`: checked when read, whole or not at all when written.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -11,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{SafetensorsFile, Source as _};
+use crate::whole;
 
 /// Why a weight file can't be used.
 #[derive(Debug, Error)]
@@ -179,23 +179,12 @@ impl Contents {
     /// Writes the file whole or not at all: to a temporary file beside it, flushed to the disk, then
     /// renamed.
     pub fn write(&self, path: &Path) -> Result<(), WeightsError> {
-        let error = |source: io::Error| WeightsError::Write { path: path.into(), source };
-        let folder = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let temporary = tempfile::Builder::new()
-            .prefix(".")
-            .suffix(".part")
-            .tempfile_in(folder)
-            .map_err(error)?;
-        let mut written = io::BufWriter::new(temporary.as_file());
-        self.write_to(&mut written).map_err(error)?;
-        let written = written.into_inner().map_err(|e| error(e.into_error()))?;
-        readable_by_all(written).map_err(error)?;
-        written.sync_all().map_err(error)?;
-        temporary.persist(path).map_err(|e| error(e.error))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)
+        whole::write(path, |file| {
+            let mut out = io::BufWriter::new(file);
+            self.write_to(&mut out)?;
+            out.flush()
+        })
+        .map_err(|source| WeightsError::Write { path: path.into(), source })
     }
 
     /// The format, with everything in a fixed order: the crate's own writer draws that of the metadata.
@@ -234,19 +223,10 @@ impl Contents {
     }
 }
 
-/// Temporary files are private; what takes a file's name gets the usual mode.
-fn readable_by_all(file: &File) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    }
-    let _ = file;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn sample() -> Contents {

@@ -11,6 +11,7 @@ use detect::eval::{report, submission};
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
 use detect::weights::model;
+use detect::whole;
 use serde_json::json;
 
 use crate::predict::Model;
@@ -59,9 +60,9 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         let failed = || format!("cannot write {}", file.display());
         std::fs::create_dir_all(out).with_context(failed).or_exit(Exit::Output)?;
         let json = serde_json::to_vec(&run.results).expect("plain structs become JSON");
-        let beside = out.join("detections.json.part");
-        std::fs::write(&beside, json).with_context(failed).or_exit(Exit::Output)?;
-        std::fs::rename(&beside, &file).with_context(failed).or_exit(Exit::Output)?;
+        whole::write(&file, |file| file.write_all(&json))
+            .with_context(failed)
+            .or_exit(Exit::Output)?;
     }
     let exit = if run.failed.is_empty() { Exit::Done } else { Exit::SomeInputsFailed };
     let mut out = std::io::stdout().lock();
