@@ -24,7 +24,7 @@ pub(super) struct Cells<'a> {
     pub(super) images: Vec<usize>,
     /// Categories that are scored, as places in the list of the annotations.
     pub(super) categories: Vec<usize>,
-    pub(super) cells: Vec<CellRange>,
+    pub(super) ranges: Vec<CellRange>,
     /// For each category (one in all where they are pooled) its cells.
     pub(super) by_category: Vec<Range<usize>>,
     detections: Vec<u32>,
@@ -72,12 +72,12 @@ impl<'a> Cells<'a> {
             category_count: categories.len(),
         };
         let mut warnings = Vec::new();
-        let truths = truths(gt, &place, settings.fix_id_zero, &mut warnings)?;
+        let truths = truths(gt, &place, settings.fix_id_zero, &mut warnings);
         let detections = detections(gt, results, &place, &mut warnings)?;
 
         let mut cells = Self {
             results,
-            cells: Vec::new(),
+            ranges: Vec::new(),
             by_category: Vec::new(),
             detections: detections.iter().map(|d| d.entry).collect(),
             truths: truths.iter().map(|t| t.entry).collect(),
@@ -109,13 +109,13 @@ impl<'a> Cells<'a> {
             while truths.get(t).is_some_and(|p| key(p) == next) {
                 t += 1;
             }
-            let at = self.cells.len();
+            let at = self.ranges.len();
             let of_category = &mut self.by_category[next.0 as usize];
             if of_category.end == of_category.start {
                 of_category.start = at;
             }
             of_category.end = at + 1;
-            self.cells.push(CellRange {
+            self.ranges.push(CellRange {
                 category: next.0,
                 image: next.1,
                 detections: first_d..d as u32,
@@ -159,7 +159,7 @@ impl<'a> Cells<'a> {
         if problems.is_empty() {
             return Ok(());
         }
-        let looked_at = self.cells.iter().flat_map(|cell| {
+        let looked_at = self.ranges.iter().flat_map(|cell| {
             let all = cell.detections.start as usize..cell.detections.end as usize;
             let all = self.detections[all]
                 .iter()
@@ -290,9 +290,9 @@ fn truths(
     place: &Places<'_>,
     fix_id_zero: bool,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Placed>, EvalError> {
-    let images = Places::of(place.images, &gt.image_ids);
-    let categories = Places::of(place.categories, &gt.category_ids);
+) -> Vec<Placed> {
+    let images = Places::of(place.images, &gt.named_images);
+    let categories = Places::of(place.categories, &gt.named_categories);
     let placed = |entry: u32| {
         let annotation = &gt.annotations[entry as usize];
         let image = images[annotation.image as usize];
@@ -323,7 +323,7 @@ fn truths(
              having found nothing; --fix-id-zero counts it, or number annotations from 1"
         ));
     }
-    Ok(place.sort(all))
+    place.sort(all)
 }
 
 /// For each annotation the last one of the same id; none where each has its own.

@@ -120,7 +120,7 @@ pub fn evaluate_with(
     let curves = cells
         .by_category
         .par_iter()
-        .map(|range| Curves::new(problem, &cells.cells[range.clone()]))
+        .map(|range| Curves::new(problem, &cells.ranges[range.clone()]))
         .collect::<Result<Vec<_>, _>>()?;
     let summary = Summary { settings, curves: &curves };
     let per_category = curves

@@ -67,7 +67,7 @@ struct Fate {
 /// The rows of some cells, images ascending.
 #[derive(Default)]
 struct Rows {
-    rows: Vec<Row>,
+    list: Vec<Row>,
     origins: Vec<Origin>,
     fates: Vec<Fate>,   // [found, A]
     truths: Vec<usize>, // [A]
@@ -92,7 +92,7 @@ impl Curves {
             let text = "its `id` is a text that is no number, which can't be matched";
             return Err(problem.gt.entry_error(index, text.to_owned()));
         }
-        rows.rows.sort_unstable();
+        rows.list.sort_unstable();
 
         let Settings { iou_thresholds, area_ranges, max_detections, arrays, .. } = problem.settings;
         let tops: Vec<Tops> = (0..max_detections.len())
@@ -104,7 +104,9 @@ impl Curves {
         let size = iou_thresholds.len() * RECALLS * kept;
         let joined = |part: fn(&Area) -> &Vec<f64>, size: usize| {
             let mut all = Vec::with_capacity(size * areas.len());
-            areas.iter().for_each(|area| all.extend(part(area)));
+            for area in &areas {
+                all.extend(part(area));
+            }
             all
         };
         Ok(Self {
@@ -138,13 +140,13 @@ impl Problem<'_> {
         }
         let parts: Vec<Rows> = tasks.into_par_iter().map(|cells| self.match_cells(cells)).collect();
         let mut all = Rows { truths: vec![0; self.settings.area_ranges.len()], ..Rows::default() };
-        all.rows.reserve_exact(parts.iter().map(|p| p.rows.len()).sum());
+        all.list.reserve_exact(parts.iter().map(|p| p.list.len()).sum());
         all.fates.reserve_exact(parts.iter().map(|p| p.fates.len()).sum());
-        all.origins.reserve_exact(parts.iter().map(|p| p.rows.len()).sum());
+        all.origins.reserve_exact(parts.iter().map(|p| p.list.len()).sum());
         for part in parts {
             let found_before = (all.fates.len() / self.settings.area_ranges.len()) as u32;
-            let rows_before = all.rows.len() as u32;
-            all.rows.extend(part.rows.into_iter().map(|row| Row {
+            let rows_before = all.list.len() as u32;
+            all.list.extend(part.list.into_iter().map(|row| Row {
                 key: row.key,
                 number: row.number + rows_before,
                 fate: row.fate + if row.fate & FOUND == 0 { 0 } else { found_before },
@@ -162,7 +164,7 @@ impl Problem<'_> {
         let all_bits = self.all_bits();
         let mut out = Rows { truths: vec![0; areas.len()], ..Rows::default() };
         let count = cells.iter().map(|c| c.detections.len()).sum();
-        out.rows.reserve_exact(count);
+        out.list.reserve_exact(count);
         out.origins.reserve_exact(count);
         let mut matcher = Matcher::default();
         let (mut sorted, mut dets, mut gts) = (Vec::new(), Vec::new(), Vec::new());
@@ -184,7 +186,7 @@ impl Problem<'_> {
                 *count += gts.iter().filter(|g| !g.ignore && !range.excludes(g.area)).count();
             }
             dets.clear();
-            let first_row = out.rows.len();
+            let first_row = out.list.len();
             for (&(key, i), place) in sorted.iter().zip(0..) {
                 let (detection, det) = (&detections[i], entries[i]);
                 dets.push(detection);
@@ -192,13 +194,13 @@ impl Problem<'_> {
                 let outside = areas.iter().enumerate();
                 let outside =
                     outside.fold(0, |bits, (a, r)| bits | u32::from(r.excludes(size)) << a);
-                out.rows.push(Row { key, number: out.rows.len() as u32, fate: outside });
+                out.list.push(Row { key, number: out.list.len() as u32, fate: outside });
                 out.origins.push(Origin { det, place });
             }
             if gts.is_empty() || dets.is_empty() {
                 continue;
             }
-            let Rows { rows, fates, unusable_id, .. } = &mut out;
+            let Rows { list: rows, fates, unusable_id, .. } = &mut out;
             matcher.run(&Cell { dets: &dets, gts: &gts }, thresholds, areas, |pair| {
                 let row = &mut rows[first_row + pair.det];
                 if row.fate & FOUND == 0 {
@@ -305,7 +307,7 @@ impl Tops {
         let kept = settings.arrays || is_last;
         let mut top = Self { rows: Vec::new(), misses: Vec::new(), first: None, kept };
         let mut misses = vec![0; areas];
-        for row in &rows.rows {
+        for row in &rows.list {
             let is_found = row.fate & FOUND != 0;
             // The last of the numbers keeps all; recall needs nothing of what found nothing.
             let counts = is_last

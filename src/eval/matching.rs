@@ -226,7 +226,7 @@ pub fn match_cells(
     let cells = Cells::new(gt, results, settings)?;
     let mut matcher = Matcher::default();
     let areas = &settings.area_ranges[..1];
-    for cell in &cells.cells {
+    for cell in &cells.ranges {
         let detections = cells.best_detections(cell, settings.most());
         let truths: Vec<usize> = cells.truths(cell).iter().map(|&g| g as usize).collect();
         let dets: Vec<_> = detections.iter().map(|&d| &results.detections[d]).collect();

@@ -37,9 +37,8 @@ fn add<'a>(
 
 /// Version 1.0 of the format: float64, C order, padded so that the values start at a multiple of 64.
 fn npy_header(shape: &[usize]) -> Vec<u8> {
-    let shape: String = shape.iter().map(|n| format!("{n}, ")).collect();
-    let text =
-        format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let text = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({shape},), }}");
     let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend((length as u16).to_le_bytes());

@@ -126,11 +126,21 @@ pub(super) trait Collect: Default + Send {
     fn truncate(&mut self, count: usize);
 }
 
+/// How much of the file behind its start a list is taken to fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Nearly all: every piece is read at once, in vain if something else follows the list.
+    Rest,
+    /// Perhaps little: twice as many pieces are read each time.
+    Unknown,
+}
+
 /// Reads the elements of a list, whose `[` ends at `start`. Returns them in pieces, and the place
 /// behind the `]`.
 pub(super) fn list<C: Collect>(
     source: Source<'_>,
     start: usize,
+    extent: Extent,
 ) -> Result<(Vec<C>, usize), ListError> {
     let mut at = start;
     // An empty list, and the white space before the first element.
@@ -143,36 +153,34 @@ pub(super) fn list<C: Collect>(
         at = scanner.position();
     }
 
-    let count = (source.len() - at).div_ceil(PIECE);
-    let first = at;
-    let edge = |i: usize| first + i * PIECE;
-    let guesses: Vec<Piece<C>> = (0..count)
-        .into_par_iter()
-        .map(|i| match i {
-            0 => Piece::read(source, at, edge(1)),
-            _ => Piece::guess(source, edge(i), edge(i + 1)),
-        })
-        .collect();
-    let mut collected = Vec::with_capacity(count);
-    for (i, guess) in guesses.into_iter().enumerate() {
-        if at >= edge(i + 1) {
-            continue; // inside a long element
-        }
-        let right = guess.start == Some(at);
-        let piece = if right { guess } else { Piece::read(source, at, edge(i + 1)) };
-        collected.push(piece.entries);
-        match piece.end? {
-            End::Next(next) => at = next,
-            End::Closed(end) => return Ok((collected, end)),
+    let mut collected = Vec::new();
+    let mut at_once = if extent == Extent::Rest { usize::MAX } else { 2 };
+    while at < source.len() {
+        let count = (source.len() - at).div_ceil(PIECE).min(at_once);
+        at_once = at_once.saturating_mul(2);
+        let first = at;
+        let edge = |i: usize| first + i * PIECE;
+        let guesses: Vec<Piece<C>> = (0..count)
+            .into_par_iter()
+            .map(|i| match i {
+                0 => Piece::read(source, first, edge(1)),
+                _ => Piece::guess(source, edge(i), edge(i + 1)),
+            })
+            .collect();
+        for (i, guess) in guesses.into_iter().enumerate() {
+            if at >= edge(i + 1) {
+                continue; // inside a long element
+            }
+            let right = guess.start == Some(at);
+            let piece = if right { guess } else { Piece::read(source, at, edge(i + 1)) };
+            collected.push(piece.entries);
+            match piece.end? {
+                End::Next(next) => at = next,
+                End::Closed(end) => return Ok((collected, end)),
+            }
         }
     }
-    // The file is over before the list is.
-    let rest = Piece::<C>::read(source, at, usize::MAX);
-    collected.push(rest.entries);
-    match rest.end? {
-        End::Closed(end) => Ok((collected, end)),
-        End::Next(offset) => Err(SyntaxError { offset, problem: "the file ends too early" }.into()),
-    }
+    Err(SyntaxError { offset: source.len(), problem: "the file ends too early" }.into())
 }
 
 /// Elements that start between two places.
@@ -331,13 +339,15 @@ mod tests {
     fn both(text: &str) -> Result<(Vec<f64>, usize), SyntaxError> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let read = |source: Source<'_>| match list::<Numbers>(source, 1) {
+        let read = |source: Source<'_>, extent| match list::<Numbers>(source, 1, extent) {
             Ok((pieces, end)) => Ok((pieces.into_iter().flat_map(|p| p.0).collect(), end)),
             Err(ListError::Syntax(error)) => Err(error),
             Err(ListError::Read(error)) => panic!("{error}"),
         };
-        let memory = read(Source::Memory(text.as_bytes()));
-        assert_eq!(memory, read(Source::file(&file).unwrap()));
+        let memory = read(Source::Memory(text.as_bytes()), Extent::Rest);
+        for extent in [Extent::Rest, Extent::Unknown] {
+            assert_eq!(memory, read(Source::file(&file).unwrap(), extent));
+        }
         memory
     }
 

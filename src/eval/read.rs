@@ -11,7 +11,7 @@ use super::error::EvalError;
 use super::fields::{Box4, not_an_object, number};
 use super::id::{Id, Numbering, RawId};
 use super::json::{Scan, Scanner, SyntaxError, Value};
-use super::pieces::{Collect, read_whole};
+use super::pieces::{Collect, Extent, read_whole};
 use super::section::{HasList, List, Opened, Section, open, renumbered, whole};
 
 /// A category of the annotations.
@@ -54,8 +54,8 @@ pub struct GroundTruth {
     pub(super) repeats: Vec<usize>,
     pub(super) annotations: Vec<Annotation>,
     /// Ids that annotations name, by number.
-    pub(super) image_ids: Vec<Id>,
-    pub(super) category_ids: Vec<Id>,
+    pub(super) named_images: Vec<Id>,
+    pub(super) named_categories: Vec<Id>,
     /// Ids of annotations that are no 64-bit integers, by place in the list.
     pub(super) odd_ids: HashMap<u32, Id>,
     /// What makes an annotation unusable, by its place in the list.
@@ -117,9 +117,9 @@ impl GroundTruth {
         scanner
             .object(|s, key| {
                 match key {
-                    b"images" => images = Section::read(s, bytes)?,
-                    b"categories" => categories = Section::read(s, bytes)?,
-                    b"annotations" => annotations = Section::read(s, bytes)?,
+                    b"images" => images = Section::read(s, bytes, Extent::Unknown)?,
+                    b"categories" => categories = Section::read(s, bytes, Extent::Unknown)?,
+                    b"annotations" => annotations = Section::read(s, bytes, Extent::Rest)?,
                     _ => {
                         s.value()?;
                     }
@@ -153,8 +153,8 @@ impl GroundTruth {
             categories,
             repeats,
             annotations: Vec::new(),
-            image_ids: Vec::new(),
-            category_ids: Vec::new(),
+            named_images: Vec::new(),
+            named_categories: Vec::new(),
             odd_ids: HashMap::new(),
             problems: HashMap::new(),
         };
@@ -198,8 +198,8 @@ impl GroundTruth {
             self.odd_ids.extend(piece.odd_ids.into_iter().map(|(i, id)| (before + i, id)));
             self.problems.extend(piece.problems.into_iter().map(|(i, p)| (before + i, p)));
         }
-        self.image_ids = images.into_ids();
-        self.category_ids = categories.into_ids();
+        self.named_images = images.into_ids();
+        self.named_categories = categories.into_ids();
     }
 }
 
@@ -207,10 +207,13 @@ impl GroundTruth {
 fn one_kind<'a>(
     file: &Path,
     list: &str,
-    ids: impl Iterator<Item = &'a Id> + Clone,
+    ids: impl Iterator<Item = &'a Id>,
 ) -> Result<(), EvalError> {
-    let text = ids.clone().find(|id| matches!(id, Id::Text(_)));
-    let number = ids.clone().find(|id| !matches!(id, Id::Text(_)));
+    let (mut text, mut number) = (None, None);
+    for id in ids {
+        let seen = if matches!(id, Id::Text(_)) { &mut text } else { &mut number };
+        seen.get_or_insert(id);
+    }
     match (text, number) {
         (Some(text), Some(number)) => Err(EvalError::Form {
             file: file.to_owned(),

@@ -9,7 +9,7 @@ use super::error::EvalError;
 use super::fields::{Box4, not_an_object, number};
 use super::id::{Id, Numbering, RawId};
 use super::json::{Scan, Scanner, SyntaxError, Value};
-use super::pieces::{Collect, ListError, Source, list};
+use super::pieces::{Collect, Extent, ListError, Source, list};
 use super::section::{HasList, List, Opened, first_problem, open, renumbered, whole};
 
 /// One detection as COCO's results files give it.
@@ -133,10 +133,11 @@ impl Results {
             Ok(bytes) => EvalError::syntax(file, &bytes, e),
             Err(e) => EvalError::read(file, e),
         };
-        let (pieces, end) = list::<Detections>(source, start).map_err(|e| match e {
-            ListError::Read(e) => failed(e),
-            ListError::Syntax(e) => syntax(&e),
-        })?;
+        let (pieces, end) =
+            list::<Detections>(source, start, Extent::Rest).map_err(|e| match e {
+                ListError::Read(e) => failed(e),
+                ListError::Syntax(e) => syntax(&e),
+            })?;
         let tail = source.window(end, source.len()).map_err(failed)?;
         Scanner::at_offset(&tail, end).end().map_err(|e| syntax(&e))?;
         first_problem(file, "results", pieces.iter().map(HasList::outcome))?;

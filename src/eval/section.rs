@@ -7,7 +7,7 @@ use std::path::Path;
 use super::error::EvalError;
 use super::id::Numbering;
 use super::json::{Scan, Scanner, Value};
-use super::pieces::{Collect, ListError, Source, list};
+use super::pieces::{Collect, Extent, ListError, Source, list};
 
 pub(super) enum Opened {
     Regular(File),
@@ -45,12 +45,12 @@ pub(super) enum Section<C> {
 }
 
 impl<C: Collect + HasList> Section<C> {
-    pub(super) fn read(scanner: &mut Scanner<'_>, bytes: &[u8]) -> Scan<Self> {
+    pub(super) fn read(scanner: &mut Scanner<'_>, bytes: &[u8], extent: Extent) -> Scan<Self> {
         if !scanner.at_list() {
             return Ok(Self::NoList(scanner.value()?.kind()));
         }
         scanner.take(b'[');
-        match list(Source::Memory(bytes), scanner.position()) {
+        match list(Source::Memory(bytes), scanner.position(), extent) {
             Ok((pieces, end)) => {
                 scanner.go_to(end);
                 Ok(Self::List(pieces))
