@@ -1,6 +1,6 @@
 //! Which detection finds which true box, for one image and category (`COCOeval.evaluateImg`).
 //!
-//! The matching itself ([`Matcher`]) says of every pair it makes in which area range and at which
+//! The matching itself (`Matcher`) says of every pair it makes in which area range and at which
 //! threshold it makes it. The curves count these pairs; whoever asks what became of a detection gets
 //! them as [`CellMatches`].
 
