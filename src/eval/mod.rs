@@ -19,6 +19,7 @@ mod error;
 mod fields;
 mod id;
 mod json;
+pub mod masks;
 pub mod matching;
 mod mean;
 pub mod npz;

@@ -1,0 +1,73 @@
+//! Overlaps of masks.
+
+use super::rle::{Pair, Rle};
+
+/// IoU of each detection with each truth, row by row: `[D, G]`. Of a crowd it is the share of the
+/// detection that lies in it. Masks whose boxes meet but whose images differ in size give -1, as in
+/// pycocotools.
+///
+/// # Panics
+/// Unless `crowd` has as many entries as `truths`.
+pub fn ious(detections: &[&Rle], truths: &[&Rle], crowd: &[bool]) -> Vec<f64> {
+    assert_eq!(truths.len(), crowd.len(), "one crowd flag a truth");
+    let truth_boxes: Vec<_> = truths.iter().map(|t| t.bounding_box()).collect();
+    let mut overlaps = Vec::with_capacity(detections.len() * truths.len());
+    for detection in detections {
+        let (own_box, area) = (detection.bounding_box(), detection.area());
+        overlaps.extend(truths.iter().zip(&truth_boxes).zip(crowd).map(
+            |((truth, truth_box), crowd)| {
+                if !meet(&own_box, truth_box) {
+                    return 0.;
+                }
+                if detection.size() != truth.size() {
+                    return -1.;
+                }
+                let (intersection, union) = overlap(detection.counts(), truth.counts());
+                if intersection == 0 {
+                    return 0.;
+                }
+                f64::from(intersection) / f64::from(if *crowd { area } else { union })
+            },
+        ));
+    }
+    overlaps
+}
+
+/// Whether boxes have a pixel in common. Most masks of an image don't, and need no walk along them.
+fn meet(a: &[f64; 4], b: &[f64; 4]) -> bool {
+    let along = |axis: usize| {
+        (a[axis] + a[axis + 2]).min(b[axis] + b[axis + 2]) - a[axis].max(b[axis]) > 0.
+    };
+    along(0) && along(1)
+}
+
+/// Pixels in both and in any.
+fn overlap(a: &[u32], b: &[u32]) -> (u32, u32) {
+    let (mut intersection, mut union) = (0, 0);
+    for step in Pair::new(a, b) {
+        let (in_a, in_b) = step.inside;
+        intersection += if in_a & in_b { step.pixels } else { 0 };
+        union += if in_a | in_b { step.pixels } else { 0 };
+    }
+    (intersection, union)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Size;
+
+    #[test]
+    fn overlaps() {
+        let mask = |size: Size, counts: &[u32]| Rle::new(size, counts.to_vec()).unwrap();
+        let size = Size::new(2, 5);
+        let (left, right, all) =
+            (mask(size, &[0, 4, 6]), mask(size, &[2, 6, 2]), mask(size, &[0, 10]));
+        let (empty, other) = (mask(size, &[10]), mask(Size::new(5, 2), &[0, 10]));
+        let truths = [&right, &right, &all, &all, &empty, &other];
+        let crowd = [false, true, false, true, true, false];
+        assert_eq!(ious(&[&left], &truths, &crowd), [2. / 8., 2. / 4., 0.4, 1., 0., -1.]);
+        assert_eq!(ious(&[&empty, &empty], &truths[..2], &crowd[..2]), [0.; 4]);
+        assert_eq!(ious(&[], &truths, &crowd), [0.; 0]);
+    }
+}
