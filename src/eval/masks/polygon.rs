@@ -177,3 +177,50 @@ fn runs(mut marks: Vec<u32>, pixels: u32) -> Vec<u32> {
     counts.push(pixels - last);
     counts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_square_of_whole_pixels_fills_them() {
+        let size = Size::new(4, 5);
+        let square = vec![1., 1., 1., 3., 4., 3., 4., 1.];
+        let mask = Rle::from_polygons(std::slice::from_ref(&square), size).unwrap();
+        assert_eq!(mask.counts(), [5, 2, 2, 2, 2, 2, 5]);
+        assert_eq!(mask.bounding_box(), [1., 1., 3., 2.]);
+        assert_eq!(Rle::from_box([1., 1., 3., 2.], size), Ok(mask.clone()));
+        // The same again changes nothing; going round twice leaves nothing.
+        assert_eq!(Rle::from_polygons(&[square.clone(), square.clone()], size), Ok(mask));
+        let twice = [square.clone(), square].concat();
+        assert_eq!(Rle::from_polygons(&[twice], size).unwrap().counts(), [20]);
+    }
+
+    #[test]
+    fn long_edges_cost_no_more_than_the_image() {
+        // Edges of a thousand million steps; thousands of them take no time.
+        let far = 2e8;
+        let around: Vec<f64> = [-far, -far, -far, far, far, far, far, -far].repeat(2001);
+        let mask = Rle::from_polygons(&[around], Size::new(30, 40)).unwrap();
+        assert_eq!(mask.counts(), [0, 1200]);
+        let slanted: Vec<f64> = [-far, -far, far, far, 1. - far, far].repeat(2001);
+        let mask = Rle::from_polygons(&[slanted], Size::new(30, 30)).unwrap();
+        assert_eq!(mask.bounding_box(), [0., 0., 30., 30.]);
+    }
+
+    #[test]
+    fn too_many_marks_are_refused() {
+        let size = Size::new(1, MOST_MARKS / 4);
+        let across = [0., 0., (MOST_MARKS / 4) as f64, 0.];
+        let error = Rle::from_polygons(&[across.repeat(3)], size).unwrap_err();
+        assert_eq!(error, MaskError::Outline { most: MOST_MARKS });
+    }
+
+    #[test]
+    fn places_out_of_reach_are_refused() {
+        for value in [f64::NAN, f64::INFINITY, -1e10, 214_748_364.8] {
+            let error = Rle::from_box([0., value, 1., 1.], Size::new(5, 5)).unwrap_err();
+            assert!(matches!(error, MaskError::Coordinate { index: 1, .. }), "{error}");
+        }
+    }
+}
