@@ -48,6 +48,9 @@ fn overlap(a: &[u32], b: &[u32]) -> (u32, u32) {
         let (in_a, in_b) = step.inside;
         intersection += if in_a & in_b { step.pixels } else { 0 };
         union += if in_a | in_b { step.pixels } else { 0 };
+        if step.at_empty {
+            break; // as pycocotools does, be it the end or not
+        }
     }
     (intersection, union)
 }

@@ -10,7 +10,7 @@ pub const MAX_PIXELS: u32 = (1 << 29) - 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rle {
     size: Size,
-    /// At least one; their sum is at most the number of pixels.
+    /// Their sum is the number of pixels, so that walks along two masks end together.
     counts: Vec<u32>,
 }
 
@@ -101,8 +101,8 @@ impl Rle {
 
     /// Masks of one size combined. One alone stays as it is, empty runs included.
     ///
-    /// Where empty runs of two masks meet inside of both, pycocotools stops there and leaves the
-    /// rest of the image out; so does this.
+    /// Where empty runs of two masks meet, pycocotools leaves the rest of the image out, and hangs
+    /// on such a mask later. Here the rest is kept. Polygons never lead to that.
     ///
     /// # Errors
     /// If there is none, or the sizes differ.
@@ -123,7 +123,8 @@ impl Rle {
 pub(super) struct Pair<'a> {
     a: Side<'a>,
     b: Side<'a>,
-    done: bool,
+    /// Pixels not walked yet.
+    rest: u32,
 }
 
 struct Side<'a> {
@@ -154,7 +155,7 @@ impl<'a> Side<'a> {
 impl<'a> Pair<'a> {
     #[inline]
     pub(super) fn new(a: &'a [u32], b: &'a [u32]) -> Self {
-        Self { a: Side::new(a), b: Side::new(b), done: false }
+        Self { a: Side::new(a), b: Side::new(b), rest: a.iter().sum() }
     }
 }
 
@@ -164,6 +165,8 @@ pub(super) struct Step {
     pub(super) inside: (bool, bool),
     /// The same after it.
     pub(super) next: (bool, bool),
+    /// Both masks are at an empty run, or at their end.
+    pub(super) at_empty: bool,
     pub(super) last: bool,
 }
 
@@ -172,16 +175,21 @@ impl Iterator for Pair<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Step> {
-        if self.done {
+        if self.rest == 0 {
             return None;
         }
         let pixels = self.a.left.min(self.b.left);
         let inside = (self.a.inside, self.b.inside);
         self.a.advance(pixels);
         self.b.advance(pixels);
-        // pycocotools' end: also where both sides are at an empty run.
-        self.done = self.a.left == 0 && self.b.left == 0;
-        Some(Step { pixels, inside, next: (self.a.inside, self.b.inside), last: self.done })
+        self.rest -= pixels;
+        Some(Step {
+            pixels,
+            inside,
+            next: (self.a.inside, self.b.inside),
+            at_empty: self.a.left == 0 && self.b.left == 0,
+            last: self.rest == 0,
+        })
     }
 }
 
@@ -235,6 +243,16 @@ mod tests {
         assert_eq!(rle(3, 4, &[4, 1, 7]).bounding_box(), [1., 1., 1., 1.]);
         assert_eq!(rle(3, 4, &[12]).bounding_box(), [0.; 4]);
         assert_eq!(rle(3, 4, &[0, 12]).bounding_box(), [0., 0., 4., 3.]);
+    }
+
+    #[test]
+    fn empty_runs_that_meet_leave_nothing_out() {
+        let mask = rle(2, 3, &[2, 0, 1, 2, 1]);
+        let masks = [mask.clone(), mask.clone(), rle(2, 3, &[2, 0, 2, 2]), mask];
+        let union = Rle::combine(&masks, Combine::Union).unwrap();
+        assert_eq!((union.area(), union.counts().iter().sum::<u32>()), (3, 6));
+        let common = Rle::combine(&masks, Combine::Intersection).unwrap();
+        assert_eq!((common.area(), common.counts().iter().sum::<u32>()), (1, 6));
     }
 
     #[test]
