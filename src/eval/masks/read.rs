@@ -116,17 +116,16 @@ fn whole_numbers<N: TryFrom<i64>>(
             Value::Float(x) if x.fract() == 0. && x.abs() < 1e15 => Some(x as i64),
             _ => None,
         };
-        match whole.and_then(|i| N::try_from(i).ok()) {
-            Some(number) => numbers.push(number),
-            None => {
-                let place = numbers.len();
-                problem.get_or_insert_with(|| match value {
-                    Value::Int(i) => format!("`{key}`[{place}] is {i}, which is out of range"),
-                    Value::Float(x) => format!("`{key}`[{place}] is {x}, not a whole number"),
-                    _ => format!("`{key}`[{place}] is {}, not a whole number", value.kind()),
-                });
-            }
+        if let Some(number) = whole.and_then(|i| N::try_from(i).ok()) {
+            numbers.push(number);
+            return Ok(());
         }
+        let place = numbers.len();
+        problem.get_or_insert_with(|| match value {
+            Value::Int(i) => format!("`{key}`[{place}] is {i}, which is out of range"),
+            Value::Float(x) => format!("`{key}`[{place}] is {x}, not a whole number"),
+            _ => format!("`{key}`[{place}] is {}, not a whole number", value.kind()),
+        });
         Ok(())
     })?;
     Ok(problem.map_or(Ok(numbers), Err))
