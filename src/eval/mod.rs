@@ -11,6 +11,7 @@
 //! The numbers are those of pycocotools (`COCOeval` for boxes, on x86-64) bit for bit, its oddities
 //! included; where it raises, so do we, with the place named.
 
+pub mod analysis;
 mod cells;
 pub mod classification;
 pub mod coco;
