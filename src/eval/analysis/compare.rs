@@ -3,6 +3,8 @@
 //! An interval tells how far the difference could come from the choice of images. Both files are
 //! scored on the same draw of images each time, so that what they share cancels out.
 
+use std::collections::HashSet;
+
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -17,6 +19,8 @@ use crate::eval::settings::Settings;
 
 /// At most so many draws.
 const MOST_RESAMPLES: usize = 100_000;
+/// Draws of fewer images that hold a truth are too much alike to tell anything.
+const FEWEST_IMAGES: usize = 5;
 /// As in the metric: added to the number of detections, so that it is never 0.
 const SMALLEST: f64 = f64::EPSILON;
 
@@ -50,7 +54,10 @@ pub struct Difference {
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// The interval lies wholly above or wholly below 0.
+    /// Images that hold a truth that counts.
+    pub images: usize,
+    /// The interval lies wholly above or wholly below 0, and at least five images hold a truth: from
+    /// fewer, an interval is too short to be believed.
     pub excludes_zero: bool,
 }
 
@@ -124,7 +131,7 @@ pub fn compare(
         )
         .collect();
 
-    let difference = |number: &dyn Fn(&Sample) -> Option<[f64; 2]>| {
+    let difference = |images: usize, number: &dyn Fn(&Sample) -> Option<[f64; 2]>| {
         let [a, b] = number(&measured)?;
         // A draw without any truth of the category says nothing of it.
         let mut all: Vec<f64> = samples.iter().filter_map(number).map(|[a, b]| a - b).collect();
@@ -135,28 +142,39 @@ pub fn compare(
         } else {
             (quantile(&all, tail), quantile(&all, 1. - tail))
         };
-        let excludes_zero = low > 0. || high < 0.;
-        Some(Difference { first: a, second: b, difference: a - b, low, high, excludes_zero })
+        let excludes_zero = images >= FEWEST_IMAGES && (low > 0. || high < 0.);
+        let difference = a - b;
+        Some(Difference { first: a, second: b, difference, low, high, images, excludes_zero })
     };
     let per_category = first
         .categories
         .iter()
         .enumerate()
-        .map(|(k, category)| CategoryDifference {
-            id: category.id.clone(),
-            name: category.name.clone(),
-            ap: difference(&|s| s.categories[k].map(|c| c.ap)),
-            ap50: difference(&|s| s.categories[k].and_then(|c| c.ap50)),
+        .map(|(k, category)| {
+            let images = images_of([category]);
+            CategoryDifference {
+                id: category.id.clone(),
+                name: category.name.clone(),
+                ap: difference(images, &|s| s.categories[k].map(|c| c.ap)),
+                ap50: difference(images, &|s| s.categories[k].and_then(|c| c.ap50)),
+            }
         })
         .collect();
+    let images = images_of(&first.categories);
     Ok(Comparison {
-        ap: difference(&|s| s.mean(|c| Some(c.ap))),
-        ap50: difference(&|s| s.mean(|c| c.ap50)),
+        ap: difference(images, &|s| s.mean(|c| Some(c.ap))),
+        ap50: difference(images, &|s| s.mean(|c| c.ap50)),
         per_category,
         resamples,
         seed,
         confidence,
     })
+}
+
+/// Images that hold a truth of one of the categories.
+fn images_of<'a>(categories: impl IntoIterator<Item = &'a CategoryOutcomes>) -> usize {
+    let truths = categories.into_iter().flat_map(|c| &c.truths);
+    truths.map(|t| t.image).collect::<HashSet<_>>().len()
 }
 
 /// How often each image is drawn, as many draws as there are images.
@@ -303,15 +321,23 @@ impl Side {
                 }
             }
         }
+        // The hits with which each recall point is reached; rounding may shift the quotient by one.
+        let needs: Vec<u64> = self
+            .recalls
+            .iter()
+            .map(|&recall| {
+                let about = (recall * truths as f64) as u64;
+                let reaches = |hits: &u64| *hits as f64 / truths as f64 >= recall;
+                (about.saturating_sub(1)..=about + 1).find(reaches).unwrap_or(about + 2)
+            })
+            .collect();
         let mut sum = 0.;
         let mut half = None;
         for (t, events) in events.iter().enumerate() {
             let mut left = events.iter().rev().peekable();
             let (mut best, mut area) = (0_f64, 0.);
-            for &recall in self.recalls.iter().rev() {
-                while let Some((hits, misses)) =
-                    left.next_if(|(hits, _)| *hits as f64 / truths as f64 >= recall)
-                {
+            for &need in needs.iter().rev() {
+                while let Some((hits, misses)) = left.next_if(|(hits, _)| *hits >= need) {
                     let (hits, misses) = (*hits as f64, *misses as f64);
                     best = best.max(hits / ((misses + hits) + SMALLEST));
                 }

@@ -102,6 +102,21 @@ fn intervals_are_quantiles_of_the_draws_whatever_the_threads() {
 }
 
 #[test]
+fn an_interval_of_one_image_is_not_believed() {
+    let gt = r#"{"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}]}"#;
+    let found = r#"[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}]"#;
+    let gt = GroundTruth::from_json(gt).unwrap();
+    let (found, nothing) = (Results::from_json(found).unwrap(), Results::from(Vec::new()));
+    let settings = Settings::default();
+    let comparison = compare(&gt, &found, &nothing, &settings, Bootstrap::default()).unwrap();
+    // All draws are the same image: the interval has no length.
+    let ap = comparison.ap.unwrap();
+    assert!((ap.low - 1.).abs() < 1e-12 && ap.low == ap.high, "{ap:?}");
+    assert!(ap.images == 1 && !ap.excludes_zero, "{ap:?}");
+}
+
+#[test]
 fn options_out_of_range_are_refused() {
     let (gt, [first, second], _) = small();
     let standard = Bootstrap::default();

@@ -133,10 +133,11 @@ pub fn comparison_text(comparison: &Comparison, names: [&str; 2]) -> String {
 
 /// What an interval says.
 pub(super) fn verdict(difference: &Difference) -> &'static str {
-    match (difference.excludes_zero, difference.low > 0.) {
-        (true, true) => "the first is better",
-        (true, false) => "the second is better",
-        (false, _) => "no clear difference: the interval holds 0",
+    match (difference.low > 0., difference.high < 0.) {
+        (false, false) => "no clear difference: the interval holds 0",
+        _ if !difference.excludes_zero => "too few images to tell",
+        (true, _) => "the first is better",
+        (false, true) => "the second is better",
     }
 }
 
