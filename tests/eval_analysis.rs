@@ -20,6 +20,7 @@ fn golden() -> PathBuf {
 }
 
 /// The small set, and the larger ones where they can be reached.
+#[expect(clippy::print_stderr, reason = "says what the test leaves out")]
 fn sets() -> Vec<(String, GroundTruth, Results, Value)> {
     let expected = std::fs::read_to_string(golden().join("expected.json")).unwrap();
     let expected: Value = serde_json::from_str(&expected).unwrap();

@@ -107,6 +107,9 @@ struct Truth {
     rescue: Option<(f64, usize)>,
 }
 
+/// Which truths of an image are asked for.
+type Wanted<'a> = dyn Fn(usize) -> bool + 'a;
+
 #[derive(Default)]
 struct Run {
     threshold: f64,
@@ -136,7 +139,7 @@ impl Run {
             })
             .collect();
         let same = |d: usize, g: usize| image.detections[d].1 == truths[g].1;
-        let best = |d: usize, wanted: &dyn Fn(usize) -> bool| {
+        let best = |d: usize, wanted: &Wanted<'_>| {
             largest(truths.len(), |g| if wanted(g) { overlaps[d][g] } else { 0. })
         };
         let found: Vec<bool> = (0..image.detections.len())
@@ -191,8 +194,8 @@ impl Run {
     /// a fix could make it find that one.
     fn kind(
         &self,
-        best: &dyn Fn(&dyn Fn(usize) -> bool) -> (usize, f64),
-        same: &dyn Fn(usize) -> bool,
+        best: &dyn Fn(&Wanted<'_>) -> (usize, f64),
+        same: &Wanted<'_>,
         first: usize,
     ) -> (usize, Option<usize>) {
         let (g, overlap) = best(same);
