@@ -187,3 +187,36 @@ fn texts_and_numbers_are_told_apart_by_the_file() {
     let value: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(value["images"], 1);
 }
+
+#[test]
+fn a_page_and_a_comparison_are_made_beside_the_numbers() {
+    let (gt, dt) = files();
+    // The other file misses what the first finds best.
+    let other: Value = dt.as_array().unwrap()[1..].to_vec().into();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, value: &Value| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, value.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (gt, dt, other) = (file("gt.json", &gt), file("dt.json", &dt), file("other.json", &other));
+    let page = dir.path().join("page.html");
+    let common = ["eval", "--annotations", &gt, "--predictions", &dt];
+    let more = ["--compare", &other, "--html", page.to_str().unwrap()];
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_detect")).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&[&common[..], &more[..]].concat());
+    let plain = run(&common);
+    assert!(text.starts_with(&plain), "what is added comes after the numbers");
+    let written = std::fs::read_to_string(&page).unwrap();
+    assert!(written.starts_with("<!DOCTYPE html>") && written.contains("other.json"));
+    let both: Value =
+        serde_json::from_str(&run(&[&common[..], &more[..], &["--json"]].concat())).unwrap();
+    let alone: Value = serde_json::from_str(&run(&[&common[..], &["--json"]].concat())).unwrap();
+    assert_eq!(both["stats"], alone["stats"]);
+    assert!(both["analysis"].is_object() && both["comparison"].is_object());
+    assert!(alone["analysis"].is_null() && alone["comparison"].is_null());
+}

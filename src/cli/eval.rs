@@ -4,8 +4,12 @@
 use std::io::{BufWriter, Write as _};
 
 use anyhow::Context as _;
+use serde_json::json;
 
 use super::{EvalArgs, ScoringArgs, Task};
+use crate::eval::analysis::compare::{Bootstrap, compare};
+use crate::eval::analysis::html::{Page, html};
+use crate::eval::analysis::{Options, analyse, report as words};
 use crate::eval::settings::parse_ids;
 use crate::eval::{GroundTruth, Id, Results, Settings, evaluate_with, npz, report};
 use crate::failure::{Exit, OrExit as _};
@@ -74,12 +78,55 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
             .with_context(|| format!("cannot write {}", path.display()))
             .or_exit(Exit::Output)?;
     }
+    let names = [predictions, args.scoring.compare.as_ref().unwrap_or(predictions)]
+        .map(|path| path.display().to_string());
+    let names = [names[0].as_str(), names[1].as_str()];
+    let comparison = match &args.scoring.compare {
+        Some(path) => {
+            let other = Results::from_file(path).or_exit(Exit::Data)?;
+            tracing::info!("comparing the two on images drawn anew, 1,000 times");
+            let bootstrap = Bootstrap::default();
+            let compared = compare(&gt, &results, &other, &settings, bootstrap);
+            Some(compared.or_exit(Exit::Data)?)
+        }
+        None => None,
+    };
+    let analysis = match &args.scoring.html {
+        Some(path) => {
+            let analysis =
+                analyse(&gt, &results, &settings, Options::default()).or_exit(Exit::Data)?;
+            let page = html(&Page {
+                title: names[0],
+                evaluation: &evaluation,
+                analysis: &analysis,
+                comparison: comparison.as_ref().map(|c| (c, names)),
+            });
+            whole::write(path, |file| file.write_all(page.as_bytes()))
+                .with_context(|| format!("cannot write {}", path.display()))
+                .or_exit(Exit::Output)?;
+            Some(analysis)
+        }
+        None => None,
+    };
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{:#}", report::json(&evaluation))?;
-    } else {
-        write!(out, "{}", report::table(&evaluation))?;
-        writeln!(out, "\n{} images, {} detections", evaluation.images, evaluation.detections)?;
+        let mut value = report::json(&evaluation);
+        if let Some(analysis) = &analysis {
+            value["analysis"] = words::json(analysis);
+        }
+        if let Some(comparison) = &comparison {
+            value["comparison"] = json!(comparison);
+        }
+        writeln!(out, "{value:#}")?;
+        return Ok(Exit::Done);
+    }
+    write!(out, "{}", report::table(&evaluation))?;
+    writeln!(out, "\n{} images, {} detections", evaluation.images, evaluation.detections)?;
+    if let Some(analysis) = &analysis {
+        write!(out, "\n{}", words::text(analysis))?;
+    }
+    if let Some(comparison) = &comparison {
+        write!(out, "\n{}", words::comparison_text(comparison, names))?;
     }
     Ok(Exit::Done)
 }

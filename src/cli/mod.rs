@@ -12,12 +12,13 @@ mod eval;
 pub mod handover;
 mod import;
 mod info;
+mod process;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::process::finish;
 use crate::config::{Override, Pooling};
 use crate::failure::Exit;
 use crate::geometry::Size;
@@ -235,6 +236,12 @@ pub struct ScoringArgs {
     /// Write precision, recall and scores here, for numpy.load
     #[arg(long, help_heading = SCORING, value_name = "FILE.npz", requires = "predictions")]
     pub arrays: Option<PathBuf>,
+    /// Compare with this other results file, with bootstrap intervals
+    #[arg(long, help_heading = SCORING, value_name = "DT2.json", requires = "predictions")]
+    pub compare: Option<PathBuf>,
+    /// Add curves, confusions and the kinds of errors to what is printed, and write all as a page here
+    #[arg(long, help_heading = SCORING, value_name = "FILE", requires = "predictions")]
+    pub html: Option<PathBuf>,
 }
 
 /// `detect classify`
@@ -393,53 +400,4 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
             unreachable!("needs_torch() sends these to detect-torch")
         }
     }
-}
-
-/// Runs `body` as the whole program: prints its error once, catches a panic, and gives the exit code.
-#[expect(clippy::print_stderr, reason = "the one place that prints an error")]
-pub fn finish(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSafe) -> ExitCode {
-    start_tracing();
-    std::panic::set_hook(Box::new(|info| {
-        // One line, and how to report it: a backtrace would bury both.
-        eprintln!("error: internal error (a bug in detect): {info}");
-        eprintln!("       please report it with the command that you ran");
-    }));
-    match std::panic::catch_unwind(body) {
-        Ok(Ok(exit)) => exit.into(),
-        Ok(Err(error)) if is_broken_pipe(&error) => Exit::Done.into(),
-        Ok(Err(error)) => {
-            eprintln!("error: {error:#}");
-            let exit = Exit::of(&error);
-            if exit == Exit::Internal {
-                eprintln!(
-                    "       this is a bug in detect: please report it with the command that you ran"
-                );
-            }
-            exit.into()
-        }
-        Err(_) => Exit::Internal.into(),
-    }
-}
-
-/// Whether stdout was closed early (`detect ... | head -1`), which is no failure.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|e| {
-        e.downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
-}
-
-/// Talk goes to stderr without times; `RUST_LOG` says how much.
-fn start_tracing() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A second call (tests) changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(ansi)
-        .with_target(false)
-        .without_time()
-        .try_init();
 }
