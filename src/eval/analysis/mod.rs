@@ -2,8 +2,8 @@
 //! is taken for what, which errors cost how much, and whether another file does better.
 //!
 //! [`outcomes`] holds what became of each detection; [`curve`], [`confusion`] and [`breakdown`] count
-//! it. [`tide`] breaks down errors, [`compare`] sets two files side by side. [`analyse`] runs them all,
-//! [`report`] words them, [`html`] shows them on one page (with the plots of [`svg`]).
+//! it. `tide` breaks down errors, `compare` sets two files side by side. [`analyse`] runs them all,
+//! [`report`] words them, [`html`] shows them on one page (with the plots of `svg`).
 
 pub mod breakdown;
 pub mod compare;
