@@ -374,7 +374,7 @@ fn what_can_not_be_used_is_named() {
         (false, "[0, 0, 9, 9]", "[]", "`bbox` has 0 numbers, not four"),
         (false, "[0, 0, 9, 9]", "[0, 0, 9, 9, 9]", "`bbox` has 5 numbers, not four"),
         (false, "[0, 0, 9, 9]", r#"[0, 0, "9", 9]"#, "`bbox` holds a text, not four numbers"),
-        (false, r#""bbox": [0, 0, 9, 9]"#, r#""segmentation": []"#, "only boxes can be scored"),
+        (false, r#""bbox": [0, 0, 9, 9]"#, r#""segmentation": []"#, "no compressed mask"),
         (false, r#""image_id": 1, "#, "", "results[0]: has no `image_id`"),
         (false, r#""image_id": 1"#, r#""image_id": 1.5"#, "does not list: 1.5"),
         (false, r#""image_id": 1"#, r#""image_id": "1""#, "does not list: \"1\""),

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 def pycocotools(gt, dt, options):
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(gt)
-        run = COCOeval(truth, truth.loadRes(dt), 'bbox')
+        run = COCOeval(truth, truth.loadRes(dt), options.iou_type)
         p = run.params
         if options.class_agnostic: p.useCats = 0
         if options.max_detections: p.maxDets = [int(x) for x in options.max_detections.split(',')]
@@ -30,7 +30,7 @@ def pycocotools(gt, dt, options):
         if options.categories: p.catIds = json.loads(f'[{options.categories}]')
         run.evaluate(); run.accumulate()
         arrays = {k: run.eval[k] for k in ('precision', 'recall', 'scores')}
-        if any(v for k, v in vars(options).items() if k not in ('detect', 'folders', 'class_agnostic', 'images', 'categories')):
+        if any(v for k, v in vars(options).items() if k not in ('detect', 'folders', 'iou_type', 'class_agnostic', 'images', 'categories')):
             return arrays
         run.summarize()
     return dict(arrays, stats=np.array(run.stats, float))
@@ -53,6 +53,7 @@ def compare(folder, options):
         command = [options.detect, 'eval', '--annotations', gt, '--predictions', dt, '--json', '--arrays', arrays]
         for name in ('iou_thresholds', 'area_ranges', 'max_detections', 'images', 'categories'):
             if getattr(options, name): command += ['--' + name.replace('_', '-') + '=' + getattr(options, name)]
+        command += ['--iou-type', options.iou_type]
         if options.class_agnostic: command.append('--class-agnostic')
         run = subprocess.run(command, capture_output=True, text=True)
         if isinstance(want, Exception):
@@ -69,6 +70,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folders', nargs='+')
     p.add_argument('--detect', default='target/release/detect')
+    p.add_argument('--iou-type', choices=('bbox', 'segm'), default='bbox')
     p.add_argument('--class-agnostic', action='store_true')
     for name in ('iou-thresholds', 'area-ranges', 'max-detections', 'images', 'categories'): p.add_argument('--' + name)
     options = p.parse_args()

@@ -2,6 +2,7 @@
 //! `detect eval` go together.
 
 use std::io::{BufWriter, Write as _};
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::eval::analysis::compare::{Bootstrap, compare};
 use crate::eval::analysis::html::{Page, html};
 use crate::eval::analysis::{Options, analyse, report as words};
 use crate::eval::settings::parse_ids;
-use crate::eval::{GroundTruth, Id, Results, Settings, evaluate_with, npz, report};
+use crate::eval::{GroundTruth, Id, IouType, Results, Settings, evaluate_with, npz, report};
 use crate::failure::{Exit, OrExit as _};
 use crate::whole;
 
@@ -66,8 +67,15 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         // Fails where the threads are running already, which only a test does.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
     }
-    let (gt, results) =
-        rayon::join(|| GroundTruth::from_file(annotations), || Results::from_file(predictions));
+    let results_of = |path: &Path| match settings.iou_type {
+        IouType::Bbox => Results::from_file(path),
+        IouType::Segm => Results::with_masks(path),
+    };
+    let truth = || match settings.iou_type {
+        IouType::Bbox => GroundTruth::from_file(annotations),
+        IouType::Segm => GroundTruth::with_masks(annotations),
+    };
+    let (gt, results) = rayon::join(truth, || results_of(predictions));
     let (gt, results) = (gt.or_exit(Exit::Data)?, results.or_exit(Exit::Data)?);
     let evaluation = evaluate_with(&gt, &results, &settings).or_exit(Exit::Data)?;
     for warning in &evaluation.warnings {
@@ -83,7 +91,7 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
     let names = [names[0].as_str(), names[1].as_str()];
     let comparison = match &args.scoring.compare {
         Some(path) => {
-            let other = Results::from_file(path).or_exit(Exit::Data)?;
+            let other = results_of(path).or_exit(Exit::Data)?;
             tracing::info!("comparing the two on images drawn anew, 1,000 times");
             let bootstrap = Bootstrap::default();
             let compared = compare(&gt, &results, &other, &settings, bootstrap);
@@ -135,6 +143,7 @@ impl ScoringArgs {
     /// The settings that the arguments ask for.
     fn settings(&self) -> anyhow::Result<Settings> {
         let mut settings = Settings {
+            iou_type: self.iou_type,
             images: self.images.as_deref().map(|text| ids("--images", text)).transpose()?,
             categories: self
                 .categories

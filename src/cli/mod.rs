@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::process::finish;
 use crate::config::{Override, Pooling};
+use crate::eval::IouType;
 use crate::failure::Exit;
 use crate::geometry::Size;
 use crate::nasnet::Wiring;
@@ -212,6 +213,9 @@ const SCORING: &str = "Scoring a results file";
 /// How `detect eval` scores a results file. Without any of these, as pycocotools does.
 #[derive(Debug, Clone, Args)]
 pub struct ScoringArgs {
+    /// What is compared, boxes or masks: bbox or segm
+    #[arg(long, help_heading = SCORING, value_enum, value_name = "TYPE", default_value_t = IouType::Bbox, requires = "predictions", hide_possible_values = true)]
+    pub iou_type: IouType,
     /// Only these images: ids, or @FILE with ids
     #[arg(long, help_heading = SCORING, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
     pub images: Option<String>,

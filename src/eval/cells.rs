@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::choice::{Unknown, chosen};
 use super::error::EvalError;
 use super::id::Id;
+use super::overlap::Overlaps;
 use super::read::GroundTruth;
 use super::results::Results;
-use super::settings::Settings;
+use super::settings::{IouType, Settings};
 
 /// What is not in any cell: on an image or of a category that is not asked for.
 const LEFT_OUT: u32 = u32::MAX;
@@ -29,6 +31,8 @@ pub(super) struct Cells<'a> {
     pub(super) by_category: Vec<Range<usize>>,
     detections: Vec<u32>,
     truths: Vec<u32>,
+    /// What overlaps are measured of.
+    pub(super) overlaps: Overlaps,
     /// What a reader of the numbers should know.
     pub(super) warnings: Vec<String>,
 }
@@ -81,13 +85,30 @@ impl<'a> Cells<'a> {
             by_category: Vec::new(),
             detections: detections.iter().map(|d| d.entry).collect(),
             truths: truths.iter().map(|t| t.entry).collect(),
+            overlaps: Overlaps::default(),
             warnings,
             images,
             categories,
         };
         cells.join(&detections, &truths, settings.class_agnostic);
         cells.check(gt, settings)?;
+        if settings.iou_type == IouType::Segm {
+            cells.draw_masks(gt)?;
+        }
         Ok(cells)
+    }
+
+    fn draw_masks(&mut self, gt: &GroundTruth) -> Result<(), EvalError> {
+        let (overlaps, other_sizes) =
+            Overlaps::of_masks(gt, self.results, &self.detections, &self.truths)?;
+        self.overlaps = overlaps;
+        if other_sizes > 0 {
+            self.warnings.push(format!(
+                "masks of another size than their image: {other_sizes}. As in pycocotools, they \
+                 overlap nothing of the right size"
+            ));
+        }
+        Ok(())
     }
 
     /// Makes the cells out of both sorted lists.
@@ -170,12 +191,7 @@ impl<'a> Cells<'a> {
         });
         match looked_at.min() {
             None => Ok(()),
-            Some(index) => Err(EvalError::Entry {
-                file: self.results.file.clone(),
-                list: "results",
-                index: index as usize,
-                problem: problems[&index].text.clone(),
-            }),
+            Some(index) => Err(self.results.entry_error(index, problems[&index].text.clone())),
         }
     }
 }
@@ -187,36 +203,6 @@ pub(super) fn score_key(score: f64) -> u64 {
     }
     let bits = (score + 0.).to_bits();
     if bits >> 63 == 1 { bits } else { !(bits | 1 << 63) }
-}
-
-/// Which of the listed ids are asked for, as places in the list.
-fn chosen(
-    gt: &GroundTruth,
-    what: &'static str,
-    wanted: Option<&[Id]>,
-    listed: &[Id],
-) -> Result<Vec<usize>, EvalError> {
-    let Some(wanted) = wanted else { return Ok((0..listed.len()).collect()) };
-    let mut unknown = Unknown::default();
-    let mut places = Vec::with_capacity(wanted.len());
-    for id in wanted {
-        // A list on the command line does not tell the text "7" from the number.
-        let text = || listed.binary_search(&Id::Text(id.to_string()));
-        match listed.binary_search(id).or_else(|_| text()) {
-            Ok(place) => places.push(place),
-            Err(_) => unknown.add(id, 1),
-        }
-    }
-    if unknown.entries > 0 {
-        return Err(EvalError::UnknownChoice {
-            annotations: gt.file.clone(),
-            what,
-            first: unknown.first_ten(),
-        });
-    }
-    places.sort_unstable();
-    places.dedup();
-    Ok(places)
 }
 
 /// For each listed id its number among the chosen ones.
@@ -399,33 +385,6 @@ fn detections(
         (image < UNLISTED && category < UNLISTED).then_some(Placed { category, image, entry })
     }));
     Ok(place.sort(placed))
-}
-
-/// Ids that were looked for in vain.
-#[derive(Default)]
-struct Unknown {
-    entries: usize,
-    /// Distinct ones, with their order of appearance.
-    ids: HashMap<Id, usize>,
-}
-
-impl Unknown {
-    fn add(&mut self, id: &Id, entries: usize) {
-        self.entries += entries;
-        let next = self.ids.len();
-        if !self.ids.contains_key(id) {
-            self.ids.insert(id.clone(), next);
-        }
-    }
-
-    fn first_ten(&self) -> String {
-        let mut ids: Vec<(usize, &Id)> = self.ids.iter().map(|(id, &order)| (order, id)).collect();
-        ids.sort_unstable();
-        let more = ids.len().saturating_sub(10);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let first: Vec<String> = ids.iter().take(10).map(|(_, id)| id.to_string()).collect();
-        first.join(", ") + &more
-    }
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ impl Problem<'_> {
             for (&(key, i), place) in sorted.iter().zip(0..) {
                 let (detection, det) = (&detections[i], entries[i]);
                 dets.push(detection);
-                let size = detection.bbox[2] * detection.bbox[3];
+                let size = self.results.area(det as usize, detection);
                 let outside = areas.iter().enumerate();
                 let outside =
                     outside.fold(0, |bits, (a, r)| bits | u32::from(r.excludes(size)) << a);
@@ -200,8 +200,12 @@ impl Problem<'_> {
             if gts.is_empty() || dets.is_empty() {
                 continue;
             }
+            let places = sorted.iter().map(|&(_, i)| entries[i] as usize);
+            let given =
+                self.cells.overlaps.of_cell(places, &truths.iter().map(|&g| g as usize), &gts);
+            let cell = Cell { dets: &dets, gts: &gts, overlaps: given.as_deref() };
             let Rows { list: rows, fates, unusable_id, .. } = &mut out;
-            matcher.run(&Cell { dets: &dets, gts: &gts }, thresholds, areas, |pair| {
+            matcher.run(&cell, thresholds, areas, |pair| {
                 let row = &mut rows[first_row + pair.det];
                 if row.fate & FOUND == 0 {
                     let found = (fates.len() / areas.len()) as u32;

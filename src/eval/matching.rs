@@ -6,6 +6,7 @@
 
 use super::cells::Cells;
 use super::error::EvalError;
+use super::overlap::Overlaps;
 use super::read::{Annotation, GroundTruth};
 use super::results::{Detection, Results};
 use super::settings::{AreaRange, Settings};
@@ -36,6 +37,8 @@ pub(super) fn iou(det: &[f64; 4], gt: &[f64; 4], crowd: bool) -> f64 {
 pub(super) struct Cell<'a> {
     pub(super) dets: &'a [&'a Detection],
     pub(super) gts: &'a [&'a Annotation],
+    /// Overlaps `[D, G]` where they are not those of the boxes.
+    pub(super) overlaps: Option<&'a [f64]>,
 }
 
 /// A pair: in this area range and at this threshold the detection finds the truth.
@@ -133,8 +136,12 @@ impl Matcher {
         for (det, detection) in cell.dets.iter().enumerate() {
             let start = self.overlaps.len();
             let (mut largest, mut has_nan) = (0., false);
-            self.overlaps.extend(cell.gts.iter().map(|gt| {
-                let overlap = iou(&detection.bbox, &gt.bbox, gt.crowd);
+            let given = cell.overlaps.map(|all| &all[det * cell.gts.len()..]);
+            self.overlaps.extend(cell.gts.iter().enumerate().map(|(g, gt)| {
+                let overlap = match given {
+                    None => iou(&detection.bbox, &gt.bbox, gt.crowd),
+                    Some(row) => row[g],
+                };
                 largest = if overlap > largest { overlap } else { largest };
                 has_nan |= overlap.is_nan();
                 overlap
@@ -215,6 +222,8 @@ impl CellMatches {
 /// Matches all images and categories as [`evaluate`](super::evaluate) does, in the first area range,
 /// and hands the cells over one by one: by category, then by image.
 ///
+/// Returns what overlaps are measured of.
+///
 /// # Errors
 /// As [`evaluate`](super::evaluate).
 pub fn match_cells(
@@ -222,7 +231,7 @@ pub fn match_cells(
     results: &Results,
     settings: &Settings,
     mut take: impl FnMut(CellMatches),
-) -> Result<(), EvalError> {
+) -> Result<Overlaps, EvalError> {
     let cells = Cells::new(gt, results, settings)?;
     let mut matcher = Matcher::default();
     let areas = &settings.area_ranges[..1];
@@ -232,23 +241,25 @@ pub fn match_cells(
         let dets: Vec<_> = detections.iter().map(|&d| &results.detections[d]).collect();
         let gts: Vec<_> = truths.iter().map(|&g| &gt.annotations[g]).collect();
         let mut matches = vec![None; settings.iou_thresholds.len() * dets.len()];
-        let pieces = Cell { dets: &dets, gts: &gts };
+        let given =
+            cells.overlaps.of_cell(detections.iter().copied(), &truths.iter().copied(), &gts);
+        let pieces = Cell { dets: &dets, gts: &gts, overlaps: given.as_deref() };
         matcher.run(&pieces, &settings.iou_thresholds, areas, |pair| {
             matches[pair.threshold * dets.len() + pair.det] = Some(pair.gt);
         });
         take(CellMatches {
             image: cells.images[cell.image as usize],
             category: cells.categories.get(cell.category as usize).copied().unwrap_or(0),
-            overlaps: dets
-                .iter()
-                .flat_map(|d| gts.iter().map(|g| iou(&d.bbox, &g.bbox, g.crowd)))
-                .collect(),
+            overlaps: given.unwrap_or_else(|| {
+                let pairs = dets.iter().flat_map(|d| gts.iter().map(move |g| (d, g)));
+                pairs.map(|(d, g)| iou(&d.bbox, &g.bbox, g.crowd)).collect()
+            }),
             detections,
             truths,
             matches,
         });
     }
-    Ok(())
+    Ok(cells.overlaps)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! counts the right answers of a classifier.
 //!
 //! `json` (with `number` and `text`) scans the files, `pieces` lets all threads read a long list,
-//! `read` and `results` make [`GroundTruth`] and [`Results`] of them (`section` and `fields` know
-//! their parts, `id` their ids). `cells` sorts the entries by image and category, `matching` pairs
-//! detections with truths, `curves` turns the pairs into precision and recall, `coco` puts it all
+//! `read` and `results` make [`GroundTruth`] and [`Results`] of them (`annotation_lists` and
+//! `detection_list` entry by entry, `section` and `fields` know their parts, `id` their ids; `masks` what is drawn). `cells` sorts the entries by image and category, `matching` pairs
+//! detections with truths by their `overlap`, `curves` turns the pairs into precision and recall, `coco` puts it all
 //! together (`mean` rounds as numpy does), `report` words it, `npz` writes the arrays. `submission` writes what
 //! COCO's servers take where the truth is not public.
 //!
@@ -12,10 +12,13 @@
 //! included; where it raises, so do we, with the place named.
 
 pub mod analysis;
+mod annotation_lists;
 mod cells;
+mod choice;
 pub mod classification;
 pub mod coco;
 mod curves;
+mod detection_list;
 mod error;
 mod fields;
 mod id;
@@ -25,6 +28,7 @@ pub mod matching;
 mod mean;
 pub mod npz;
 mod number;
+mod overlap;
 mod pieces;
 pub mod read;
 pub mod report;
@@ -40,4 +44,4 @@ pub use id::Id;
 pub use matching::{CellMatches, match_cells};
 pub use read::GroundTruth;
 pub use results::{ResultEntry, Results};
-pub use settings::Settings;
+pub use settings::{IouType, Settings};

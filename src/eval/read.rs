@@ -7,12 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::annotation_lists::{Annotations, Categories, Images};
 use super::error::EvalError;
-use super::fields::{Box4, not_an_object, number};
-use super::id::{Id, Numbering, RawId};
-use super::json::{Scan, Scanner, SyntaxError, Value};
-use super::pieces::{Collect, Extent, read_whole};
-use super::section::{HasList, List, Opened, Section, open, renumbered, whole};
+use super::id::{Id, Numbering};
+use super::json::{Scanner, SyntaxError};
+use super::masks::Segmentation;
+use super::pieces::{Extent, read_whole};
+use super::section::{Opened, Section, open, renumbered, whole};
+use crate::geometry::Size;
 
 /// A category of the annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,11 +50,15 @@ pub struct GroundTruth {
     pub(super) file: PathBuf,
     /// Distinct ids, ascending.
     pub(super) images: Vec<Id>,
+    /// Of each of them, where the file says it.
+    pub(super) image_sizes: Vec<Option<Size>>,
     /// Distinct ids, ascending.
     pub(super) categories: Vec<Category>,
     /// How often the file lists each category: pooled, all in it counts as often.
     pub(super) repeats: Vec<usize>,
     pub(super) annotations: Vec<Annotation>,
+    /// One an annotation, where they were read.
+    pub(super) masks: Option<Vec<Result<Segmentation, String>>>,
     /// Ids that annotations name, by number.
     pub(super) named_images: Vec<Id>,
     pub(super) named_categories: Vec<Id>,
@@ -63,18 +69,27 @@ pub struct GroundTruth {
 }
 
 impl GroundTruth {
-    /// Reads a COCO annotations file.
+    /// Reads a COCO annotations file for its boxes.
     pub fn from_file(path: &Path) -> Result<Self, EvalError> {
+        Self::read::<false>(path)
+    }
+
+    /// Reads a COCO annotations file for its masks.
+    pub fn with_masks(path: &Path) -> Result<Self, EvalError> {
+        Self::read::<true>(path)
+    }
+
+    fn read<const MASKS: bool>(path: &Path) -> Result<Self, EvalError> {
         let bytes = match open(path)? {
             Opened::Regular(file) => read_whole(&file).map_err(|e| EvalError::read(path, e))?,
             Opened::Stream(bytes) => bytes,
         };
-        Self::parse(path, &bytes)
+        Self::parse::<MASKS>(path, &bytes)
     }
 
-    /// Reads the text of a COCO annotations file; errors call it `annotations`.
+    /// Reads the text of a COCO annotations file for its boxes; errors call it `annotations`.
     pub fn from_json(text: &str) -> Result<Self, EvalError> {
-        Self::parse(Path::new("annotations"), text.as_bytes())
+        Self::parse::<false>(Path::new("annotations"), text.as_bytes())
     }
 
     /// Ids of the images that are scored: distinct, ascending.
@@ -86,7 +101,8 @@ impl GroundTruth {
     #[must_use]
     pub fn restricted_to(mut self, ids: &[i64]) -> Self {
         let wanted: HashSet<Id> = ids.iter().map(|&id| id.into()).collect();
-        self.images.retain(|id| wanted.contains(id));
+        let all = self.images.into_iter().zip(self.image_sizes);
+        (self.images, self.image_sizes) = all.filter(|(id, _)| wanted.contains(id)).unzip();
         self
     }
 
@@ -100,7 +116,7 @@ impl GroundTruth {
         &self.annotations
     }
 
-    fn parse(file: &Path, bytes: &[u8]) -> Result<Self, EvalError> {
+    fn parse<const MASKS: bool>(file: &Path, bytes: &[u8]) -> Result<Self, EvalError> {
         let syntax = |e: SyntaxError| EvalError::syntax(file, bytes, &e);
         let form = |problem: String| EvalError::Form { file: file.to_owned(), problem };
         let mut scanner = Scanner::new(bytes);
@@ -113,7 +129,7 @@ impl GroundTruth {
         }
         let mut images: Section<Images> = Section::Missing;
         let mut categories: Section<Categories> = Section::Missing;
-        let mut annotations: Section<Annotations> = Section::Missing;
+        let mut annotations: Section<Annotations<MASKS>> = Section::Missing;
         scanner
             .object(|s, key| {
                 match key {
@@ -133,13 +149,15 @@ impl GroundTruth {
             form(format!("there is no list `{list}`; is this a COCO annotations file?"))
         };
         let pieces = images.pieces(file, "images")?.ok_or_else(|| missing("images"))?;
-        let mut images: Vec<Id> = pieces.into_iter().flat_map(|p| p.0.entries).collect();
-        images.sort_unstable();
-        images.dedup();
+        let mut images: Vec<_> = pieces.into_iter().flat_map(|p| p.0.entries).collect();
+        // The last of equal ids is kept, as in Python's dictionary.
+        images.reverse();
+        images.sort_by(|a, b| a.0.cmp(&b.0));
+        images.dedup_by(|a, b| a.0 == b.0);
+        let (images, image_sizes): (Vec<Id>, Vec<_>) = images.into_iter().unzip();
         one_kind(file, "images", images.iter())?;
         let pieces = categories.pieces(file, "categories")?.ok_or_else(|| missing("categories"))?;
         let mut categories: Vec<Category> = pieces.into_iter().flat_map(|p| p.0.entries).collect();
-        // The last of equal ids is kept, as in Python's dictionary.
         categories.reverse();
         categories.sort_by(|a, b| a.id.cmp(&b.id));
         let repeats = categories.chunk_by(|a, b| a.id == b.id).map(<[_]>::len).collect();
@@ -150,9 +168,11 @@ impl GroundTruth {
         let mut gt = Self {
             file: file.to_owned(),
             images,
+            image_sizes,
             categories,
             repeats,
             annotations: Vec::new(),
+            masks: MASKS.then(Vec::new),
             named_images: Vec::new(),
             named_categories: Vec::new(),
             odd_ids: HashMap::new(),
@@ -183,7 +203,7 @@ impl GroundTruth {
         EvalError::Entry { file, list: "annotations", index, problem }
     }
 
-    fn join(&mut self, pieces: Vec<Annotations>) {
+    fn join<const MASKS: bool>(&mut self, pieces: Vec<Annotations<MASKS>>) {
         let (mut images, mut categories) = (Numbering::default(), Numbering::default());
         self.annotations.reserve_exact(pieces.iter().map(|p| p.list.entries.len()).sum());
         for piece in pieces {
@@ -195,6 +215,9 @@ impl GroundTruth {
                 annotation.category = category[annotation.category as usize];
                 annotation
             }));
+            if let Some(masks) = &mut self.masks {
+                masks.extend(piece.masks);
+            }
             self.odd_ids.extend(piece.odd_ids.into_iter().map(|(i, id)| (before + i, id)));
             self.problems.extend(piece.problems.into_iter().map(|(i, p)| (before + i, p)));
         }
@@ -222,200 +245,5 @@ fn one_kind<'a>(
             ),
         }),
         _ => Ok(()),
-    }
-}
-
-#[derive(Default)]
-struct Images(List<Id>);
-
-impl HasList for Images {
-    fn outcome(&self) -> (usize, Option<&(usize, String)>) {
-        self.0.outcome()
-    }
-}
-
-impl Collect for Images {
-    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
-        if let Some(problem) = not_an_object(scanner)? {
-            self.0.push(Err(problem));
-            return Ok(());
-        }
-        let mut id = RawId::Missing;
-        scanner.object(|s, key| {
-            match key {
-                b"id" => id = RawId::read(s)?,
-                _ => {
-                    s.value()?;
-                }
-            }
-            Ok(())
-        })?;
-        self.0.push(id.problem("id").map_or_else(|| Ok(id.into_id()), Err));
-        Ok(())
-    }
-
-    fn count(&self) -> usize {
-        self.0.count()
-    }
-
-    fn truncate(&mut self, count: usize) {
-        self.0.truncate(count);
-    }
-}
-
-#[derive(Default)]
-struct Categories(List<Category>);
-
-impl HasList for Categories {
-    fn outcome(&self) -> (usize, Option<&(usize, String)>) {
-        self.0.outcome()
-    }
-}
-
-impl Collect for Categories {
-    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
-        if let Some(problem) = not_an_object(scanner)? {
-            self.0.push(Err(problem));
-            return Ok(());
-        }
-        let mut id = RawId::Missing;
-        let mut name = None;
-        scanner.object(|s, key| {
-            match key {
-                b"id" => id = RawId::read(s)?,
-                b"name" if s.at_text() => name = Some(s.text()?.into_owned()),
-                _ => {
-                    s.value()?;
-                }
-            }
-            Ok(())
-        })?;
-        if let Some(problem) = id.problem("id") {
-            self.0.push(Err(problem));
-            return Ok(());
-        }
-        let id = id.into_id();
-        let name = name.unwrap_or_else(|| match &id {
-            Id::Text(id) => id.clone(),
-            id => id.to_string(),
-        });
-        self.0.push(Ok(Category { id, name }));
-        Ok(())
-    }
-
-    fn count(&self) -> usize {
-        self.0.count()
-    }
-
-    fn truncate(&mut self, count: usize) {
-        self.0.truncate(count);
-    }
-}
-
-#[derive(Default)]
-struct Annotations {
-    list: List<Annotation>,
-    images: Numbering,
-    categories: Numbering,
-    odd_ids: HashMap<u32, Id>,
-    problems: HashMap<u32, String>,
-}
-
-impl HasList for Annotations {
-    fn outcome(&self) -> (usize, Option<&(usize, String)>) {
-        self.list.outcome()
-    }
-}
-
-struct RawAnnotation {
-    id: RawId,
-    image: RawId,
-    category: RawId,
-    area: Option<Value>,
-    iscrowd: Option<Value>,
-    bbox: Box4,
-}
-
-impl Collect for Annotations {
-    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
-        if let Some(problem) = not_an_object(scanner)? {
-            self.list.push(Err(problem));
-            return Ok(());
-        }
-        let mut raw = RawAnnotation {
-            id: RawId::Missing,
-            image: RawId::Missing,
-            category: RawId::Missing,
-            area: None,
-            iscrowd: None,
-            bbox: Box4::Missing,
-        };
-        scanner.object(|s, key| {
-            match key {
-                b"id" => raw.id = RawId::read(s)?,
-                b"image_id" => raw.image = RawId::read(s)?,
-                b"category_id" => raw.category = RawId::read(s)?,
-                b"area" => raw.area = Some(s.value()?),
-                b"iscrowd" => raw.iscrowd = Some(s.value()?),
-                b"bbox" => raw.bbox = Box4::read(s)?,
-                _ => {
-                    s.value()?;
-                }
-            }
-            Ok(())
-        })?;
-        self.push(raw);
-        Ok(())
-    }
-
-    fn count(&self) -> usize {
-        self.list.count()
-    }
-
-    fn truncate(&mut self, count: usize) {
-        self.list.truncate(count);
-    }
-}
-
-impl Annotations {
-    fn push(&mut self, raw: RawAnnotation) {
-        let problem = raw.id.problem("id").or_else(|| raw.image.problem("image_id"));
-        if let Some(problem) = problem.or_else(|| raw.category.problem("category_id")) {
-            self.list.push(Err(problem));
-            return;
-        }
-        let mut problem = None;
-        let mut note = |result: Result<f64, String>| {
-            result.unwrap_or_else(|p| {
-                problem.get_or_insert(p);
-                0.
-            })
-        };
-        let iscrowd = note(number("iscrowd", raw.iscrowd));
-        if !(iscrowd > -1. && iscrowd < 256.) {
-            note(Err(format!("`iscrowd` is {iscrowd}, not 0 or 1")));
-        }
-        // An area is looked at only where the box is not ignored anyway.
-        let area = if iscrowd == 0. { note(number("area", raw.area)) } else { 0. };
-        let bbox = raw.bbox.first_four().unwrap_or_else(|p| {
-            problem.get_or_insert(p);
-            [0.; 4]
-        });
-        let problem = problem.or_else(|| raw.bbox.too_long());
-        let (id, odd_id) = match raw.id {
-            RawId::Int(id) => (id, None),
-            other => (1, Some(other.into_id())),
-        };
-        let place = self.list.push(Ok(Annotation {
-            bbox,
-            area,
-            id,
-            image: self.images.raw(raw.image),
-            category: self.categories.raw(raw.category),
-            ignore: iscrowd != 0.,
-            crowd: iscrowd.trunc() != 0.,
-        }));
-        self.odd_ids.extend(odd_id.map(|id| (place, id)));
-        self.problems.extend(problem.map(|p| (place, p)));
     }
 }

@@ -1,16 +1,21 @@
 //! COCO's results file: a list of detections.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::detection_list::{Detections, Shape};
 use super::error::EvalError;
-use super::fields::{Box4, not_an_object, number};
-use super::id::{Id, Numbering, RawId};
-use super::json::{Scan, Scanner, SyntaxError, Value};
-use super::pieces::{Collect, Extent, ListError, Source, list};
-use super::section::{HasList, List, Opened, first_problem, open, renumbered, whole};
+use super::id::{Id, Numbering};
+use super::json::{Scanner, SyntaxError};
+use super::masks::Segmentation;
+use super::pieces::{Collect as _, Extent, ListError, Source, list};
+use super::section::{HasList, Opened, first_problem, open, renumbered, whole};
+use super::settings::IouType;
+use crate::geometry::Size;
 
 /// One detection as COCO's results files give it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +55,10 @@ pub(super) struct Problem {
 pub struct Results {
     pub(super) file: PathBuf,
     pub(super) detections: Vec<Detection>,
+    /// One a detection, where they were read.
+    pub(super) masks: Option<Vec<Result<Segmentation, String>>>,
+    /// Areas of the masks, one a detection, where the file has masks alone; else the box's is taken.
+    mask_areas: Option<Vec<f64>>,
     /// Ids that detections name, by number.
     pub(super) image_ids: Vec<Id>,
     pub(super) category_ids: Vec<Id>,
@@ -72,6 +81,8 @@ impl From<Vec<ResultEntry>> for Results {
         Self {
             file: PathBuf::from("results"),
             detections,
+            masks: None,
+            mask_areas: None,
             image_ids: images.into_ids(),
             category_ids: categories.into_ids(),
             problems: HashMap::new(),
@@ -80,21 +91,31 @@ impl From<Vec<ResultEntry>> for Results {
 }
 
 impl Results {
-    /// Reads a COCO results file. An empty list is an error here: a detector that ran finds
-    /// something, with whatever score.
+    /// Reads a COCO results file for its boxes, which of masks alone are those around them. An empty
+    /// list is an error here: a detector that ran finds something, with whatever score.
     pub fn from_file(path: &Path) -> Result<Self, EvalError> {
+        Self::read(path, IouType::Bbox)
+    }
+
+    /// Reads a COCO results file for its masks; where the first detection has a box, one without a
+    /// mask stands for all of its box. An empty list is an error, as in [`Self::from_file`].
+    pub fn with_masks(path: &Path) -> Result<Self, EvalError> {
+        Self::read(path, IouType::Segm)
+    }
+
+    fn read(path: &Path, iou_type: IouType) -> Result<Self, EvalError> {
         match open(path)? {
             Opened::Regular(file) => {
                 let source = Source::file(&file).map_err(|e| EvalError::read(path, e))?;
-                Self::parse(path, source)
+                Self::parse(path, source, iou_type)
             }
-            Opened::Stream(bytes) => Self::parse(path, Source::Memory(&bytes)),
+            Opened::Stream(bytes) => Self::parse(path, Source::Memory(&bytes), iou_type),
         }
     }
 
-    /// Reads the text of a COCO results file; errors call it `results`.
+    /// Reads the text of a COCO results file for its boxes; errors call it `results`.
     pub fn from_json(text: &str) -> Result<Self, EvalError> {
-        Self::parse(Path::new("results"), Source::Memory(text.as_bytes()))
+        Self::parse(Path::new("results"), Source::Memory(text.as_bytes()), IouType::Bbox)
     }
 
     /// All detections, in file order.
@@ -102,7 +123,22 @@ impl Results {
         &self.detections
     }
 
-    fn parse(file: &Path, source: Source<'_>) -> Result<Self, EvalError> {
+    /// Area of a detection, which stands at this place of the list.
+    #[inline]
+    pub(super) fn area(&self, index: usize, detection: &Detection) -> f64 {
+        match &self.mask_areas {
+            None => detection.bbox[2] * detection.bbox[3],
+            Some(areas) => areas[index],
+        }
+    }
+
+    /// What is wrong with a detection.
+    pub(super) fn entry_error(&self, index: u32, problem: String) -> EvalError {
+        let (file, index) = (self.file.clone(), index as usize);
+        EvalError::Entry { file, list: "results", index, problem }
+    }
+
+    fn parse(file: &Path, source: Source<'_>, iou_type: IouType) -> Result<Self, EvalError> {
         let failed = |e| EvalError::read(file, e);
         let syntax = |e: &SyntaxError| match source.window(0, e.offset) {
             Ok(bytes) => EvalError::syntax(file, &bytes, e),
@@ -121,20 +157,102 @@ impl Results {
                     problem: format!("expected a list of detections, found {kind}"),
                 });
             }
-            return Self::read_list(file, Source::Memory(&all), scanner.position());
+            return Self::read_list(file, Source::Memory(&all), scanner.position(), iou_type);
         }
         let start = scanner.position();
-        Self::read_list(file, source, start)
+        Self::read_list(file, source, start, iou_type)
     }
 
-    fn read_list(file: &Path, source: Source<'_>, start: usize) -> Result<Self, EvalError> {
+    fn read_list(
+        file: &Path,
+        source: Source<'_>,
+        start: usize,
+        iou_type: IouType,
+    ) -> Result<Self, EvalError> {
+        let by_mask =
+            first_is_a_mask(source, start).map_err(|error| EvalError::read(file, error))?;
+        if iou_type == IouType::Bbox && !by_mask {
+            return Ok(Self::entries::<false>(file, source, start)?.0);
+        }
+        let (mut results, shapes) = Self::entries::<true>(file, source, start)?;
+        if by_mask {
+            results.take_masks(shapes, iou_type)?;
+        } else {
+            results.take_boxes(shapes)?;
+        }
+        Ok(results)
+    }
+
+    /// Shapes of detections that have a box each. Those without a mask fill their box.
+    fn take_boxes(&mut self, shapes: Vec<Shape>) -> Result<(), EvalError> {
+        let mut masks = Vec::with_capacity(shapes.len());
+        for ((shape, detection), place) in shapes.into_iter().zip(&self.detections).zip(0..) {
+            if let Some(problem) = shape.bbox_problem {
+                return Err(self.entry_error(place, problem));
+            }
+            masks.push(shape.mask.unwrap_or_else(|| Ok(outline(&detection.bbox))));
+        }
+        self.masks = Some(masks);
+        Ok(())
+    }
+
+    /// Shapes of detections of which the first is a mask alone: then all are masks, in the compressed
+    /// form, and their areas are those of the masks.
+    fn take_masks(&mut self, shapes: Vec<Shape>, iou_type: IouType) -> Result<(), EvalError> {
+        let measured: Vec<_> = shapes
+            .par_iter()
+            .map(|shape| {
+                let segmentation = match &shape.mask {
+                    None => return Err("has no `segmentation`, as the first one has".to_owned()),
+                    Some(Err(problem)) => return Err(format!("its `segmentation` {problem}")),
+                    Some(Ok(segmentation)) => segmentation,
+                };
+                if !matches!(segmentation, Segmentation::Compressed { .. }) {
+                    return Err(
+                        "its `segmentation` is no compressed mask (`counts` as a text), which \
+                                detections without a `bbox` need"
+                            .to_owned(),
+                    );
+                }
+                // Of polygons alone: a compressed mask says its own size.
+                let rle = segmentation.to_rle(Size::new(1, 1));
+                let rle = rle.map_err(|e| format!("its `segmentation` can't be used: {e}"))?;
+                let of_box = (!shape.names_bbox).then(|| rle.bounding_box());
+                Ok((f64::from(rle.area()), of_box))
+            })
+            .collect();
+        let mut areas = Vec::with_capacity(shapes.len());
+        for ((measured, shape), place) in measured.into_iter().zip(&shapes).zip(0..) {
+            let (area, of_box) = measured.map_err(|problem| self.entry_error(place, problem))?;
+            areas.push(area);
+            let detection = &mut self.detections[place as usize];
+            detection.bbox = of_box.unwrap_or(detection.bbox);
+            if let Some(text) = shape.bbox_problem.clone()
+                && shape.names_bbox
+                && iou_type == IouType::Bbox
+            {
+                self.problems.insert(place, Problem { text, if_kept: true });
+            }
+        }
+        self.mask_areas = Some(areas);
+        if iou_type == IouType::Segm {
+            self.masks = Some(shapes.into_iter().filter_map(|shape| shape.mask).collect());
+        }
+        Ok(())
+    }
+
+    fn entries<const MASKS: bool>(
+        file: &Path,
+        source: Source<'_>,
+        start: usize,
+    ) -> Result<(Self, Vec<Shape>), EvalError> {
         let failed = |e| EvalError::read(file, e);
         let syntax = |e: &SyntaxError| match source.window(0, e.offset) {
             Ok(bytes) => EvalError::syntax(file, &bytes, e),
             Err(e) => EvalError::read(file, e),
         };
         let (pieces, end) =
-            list::<Detections>(source, start, Extent::Rest).map_err(|e| match e {
+            list::<Detections<MASKS>>(source, start, Extent::Rest).map_err(|e| match e {
                 ListError::Read(e) => failed(e),
                 ListError::Syntax(e) => syntax(&e),
             })?;
@@ -148,7 +266,7 @@ impl Results {
 
         let (mut images, mut categories) = (Numbering::default(), Numbering::default());
         let mut detections = Vec::with_capacity(count);
-        let mut problems = HashMap::new();
+        let (mut problems, mut shapes) = (HashMap::new(), Vec::new());
         for piece in pieces {
             let before = detections.len() as u32;
             let image = renumbered(&mut images, piece.images);
@@ -158,210 +276,36 @@ impl Results {
                 detection.category = category[detection.category as usize];
                 detection
             }));
+            shapes.extend(piece.shapes);
             problems.extend(piece.problems.into_iter().map(|(i, p)| (before + i, p)));
         }
         let file = file.to_owned();
         let (image_ids, category_ids) = (images.into_ids(), categories.into_ids());
-        Ok(Self { file, detections, image_ids, category_ids, problems })
+        let (masks, mask_areas) = (None, None);
+        let results =
+            Self { file, detections, masks, mask_areas, image_ids, category_ids, problems };
+        Ok((results, shapes))
     }
 }
 
-#[derive(Default)]
-struct Detections {
-    list: List<Detection>,
-    images: Numbering,
-    categories: Numbering,
-    problems: HashMap<u32, Problem>,
-    /// The keys of the last detection, if it had no others than these four, once each.
-    order: Option<[Key; 4]>,
-}
-
-/// The keys that count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Image,
-    Category,
-    Bbox,
-    Score,
-}
-
-impl HasList for Detections {
-    fn outcome(&self) -> (usize, Option<&(usize, String)>) {
-        self.list.outcome()
-    }
-}
-
-/// What the keys of a detection hold.
-struct RawDetection {
-    image: RawId,
-    category: RawId,
-    score: Result<f64, Option<Value>>,
-    bbox: Result<[f64; 4], Box4>,
-    has_mask: bool,
-    has_caption: bool,
-}
-
-impl Collect for Detections {
-    #[inline]
-    fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
-        if let Some(order) = self.order {
-            let start = scanner.position();
-            if self.read_like_the_last(scanner, order).is_some() {
-                return Ok(());
-            }
-            scanner.go_to(start);
+/// Whether the first detection has a mask and no box, which decides for all of them. What can't be
+/// read is told later.
+fn first_is_a_mask(source: Source<'_>, start: usize) -> io::Result<bool> {
+    let mut length = 16 << 10;
+    loop {
+        let window = source.window(start, start.saturating_add(length))?;
+        let mut first = Detections::<true>::default();
+        if first.read(&mut Scanner::at_offset(&window, start)).is_ok() {
+            return Ok(first.shapes.first().is_some_and(|s| !s.has_bbox && s.mask.is_some()));
         }
-        if let Some(problem) = not_an_object(scanner)? {
-            self.list.push(Err(problem));
-            return Ok(());
+        if start.saturating_add(length) >= source.len() {
+            return Ok(false);
         }
-        let (mut order, mut others) = (Vec::with_capacity(4), false);
-        let mut raw = RawDetection {
-            image: RawId::Missing,
-            category: RawId::Missing,
-            score: Err(None),
-            bbox: Err(Box4::Missing),
-            has_mask: false,
-            has_caption: false,
-        };
-        scanner.object(|s, key| {
-            match key {
-                b"image_id" => {
-                    order.push(Key::Image);
-                    raw.image = RawId::read(s)?;
-                }
-                b"category_id" => {
-                    order.push(Key::Category);
-                    raw.category = RawId::read(s)?;
-                }
-                b"score" => {
-                    order.push(Key::Score);
-                    raw.score = match s.value()? {
-                        Value::Float(score) => Ok(score),
-                        other => other.as_f64().ok_or(Some(other)),
-                    }
-                }
-                b"bbox" => {
-                    order.push(Key::Bbox);
-                    raw.bbox = match s.four_numbers() {
-                        Some(bbox) => Ok(bbox),
-                        None => Err(Box4::read(s)?),
-                    }
-                }
-                _ => {
-                    others = true;
-                    raw.has_mask |= key == b"segmentation";
-                    raw.has_caption |= key == b"caption";
-                    s.value()?;
-                }
-            }
-            Ok(())
-        })?;
-        let distinct = |order: &[Key; 4]| (1..4).all(|i| !order[..i].contains(&order[i]));
-        self.order = order.try_into().ok().filter(|order| !others && distinct(order));
-        match &raw {
-            RawDetection { image: RawId::Int(image), score: Ok(score), bbox: Ok(bbox), .. }
-                if let RawId::Int(category) = &raw.category =>
-            {
-                let image = self.images.int(*image);
-                let category = self.categories.int(*category);
-                self.list.push(Ok(Detection { bbox: *bbox, score: *score, image, category }));
-            }
-            _ => self.push_odd(raw),
-        }
-        Ok(())
-    }
-
-    fn count(&self) -> usize {
-        self.list.count()
-    }
-
-    fn truncate(&mut self, count: usize) {
-        self.list.truncate(count);
+        length = length.saturating_mul(8);
     }
 }
 
-impl Detections {
-    /// The short way for a detection that is written as the one ahead of it was, as they mostly are:
-    /// the same keys in the same order, and no white space but single blanks. Anything else is left
-    /// to the long way.
-    #[inline]
-    fn read_like_the_last(&mut self, s: &mut Scanner<'_>, order: [Key; 4]) -> Option<()> {
-        let (mut image, mut category, mut bbox, mut score) = (0, 0, [0.; 4], 0.);
-        for (i, key) in order.into_iter().enumerate() {
-            let key_comes = s.literal(if i == 0 { b"{" } else { b"," }) && {
-                s.literal(b" ");
-                match key {
-                    Key::Image => s.literal(b"\"image_id\":"),
-                    Key::Category => s.literal(b"\"category_id\":"),
-                    Key::Bbox => s.literal(b"\"bbox\":"),
-                    Key::Score => s.literal(b"\"score\":"),
-                }
-            };
-            if !key_comes {
-                return None;
-            }
-            s.literal(b" ");
-            match key {
-                Key::Image => image = s.integer()?,
-                Key::Category => category = s.integer()?,
-                Key::Bbox => bbox = s.four_numbers()?,
-                Key::Score => score = s.decimal()?,
-            }
-        }
-        if !s.literal(b"}") {
-            return None;
-        }
-        let (image, category) = (self.images.int(image), self.categories.int(category));
-        self.list.push(Ok(Detection { bbox, score, image, category }));
-        Some(())
-    }
-
-    /// Keeps a detection in which something is out of the ordinary.
-    #[cold]
-    fn push_odd(&mut self, raw: RawDetection) {
-        let bbox = match needed(&raw) {
-            Ok(bbox) => bbox,
-            Err(problem) => {
-                self.list.push(Err(problem));
-                return;
-            }
-        };
-        let too_long = raw.bbox.as_ref().err().and_then(Box4::too_long);
-        let (score, problem) = match raw.score {
-            Ok(score) => (score, too_long.map(|text| Problem { text, if_kept: true })),
-            Err(value) => {
-                let text = number("score", value).err().unwrap_or_default();
-                (f64::NAN, Some(Problem { text, if_kept: false }))
-            }
-        };
-        let image = self.images.raw(raw.image);
-        let category = self.categories.raw(raw.category);
-        let place = self.list.push(Ok(Detection { bbox, score, image, category }));
-        if let Some(problem) = problem {
-            self.problems.insert(place, problem);
-        }
-    }
-}
-
-/// The box of a detection that has all that every detection needs.
-fn needed(raw: &RawDetection) -> Result<[f64; 4], String> {
-    if let Some(problem) = raw.image.problem("image_id") {
-        return Err(problem);
-    }
-    if let Some(problem) = raw.category.problem("category_id") {
-        return Err(problem);
-    }
-    let bbox = match &raw.bbox {
-        Ok(bbox) => return Ok(*bbox),
-        Err(bbox) => bbox.first_four(),
-    };
-    bbox.map_err(|problem| {
-        let hint = match raw {
-            RawDetection { has_mask: true, .. } => "; only boxes can be scored, not masks",
-            RawDetection { has_caption: true, .. } => "; captions can't be scored",
-            _ => "",
-        };
-        problem + hint
-    })
+/// The outline that pycocotools gives a box.
+fn outline(&[x, y, w, h]: &[f64; 4]) -> Segmentation {
+    Segmentation::Polygons(vec![vec![x, y, x, y + h, x + w, y + h, x + w, y]])
 }

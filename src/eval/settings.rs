@@ -1,5 +1,7 @@
 //! What is measured: thresholds, area ranges, how many detections, which images and categories.
 
+use clap::ValueEnum;
+
 use super::error::EvalError;
 use super::id::Id;
 
@@ -31,9 +33,21 @@ impl AreaRange {
     }
 }
 
+/// What detections and truths are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum IouType {
+    /// Their boxes.
+    #[default]
+    Bbox,
+    /// Their masks.
+    Segm,
+}
+
 /// Settings of an evaluation. The default is pycocotools'.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Whether boxes or masks are compared; masks have to be read with the files.
+    pub iou_type: IouType,
     /// IoU thresholds, 1 to 64 of them, in any order.
     pub iou_thresholds: Vec<f64>,
     /// Area ranges, 1 to 31 of them; the first one is what AP and AR speak of.
@@ -55,6 +69,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            iou_type: IouType::Bbox,
             iou_thresholds: default_thresholds(),
             area_ranges: vec![
                 AreaRange::new("all", 0., 1e10),

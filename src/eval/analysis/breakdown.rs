@@ -75,9 +75,10 @@ pub fn by_size(
             if let Some(bin) = row.found.and_then(|t| place(area(t as usize))) {
                 bins[bin].found += 1;
             }
-            let [_, _, w, h] = results.detections()[row.detection as usize].bbox;
+            let detection = row.detection as usize;
+            let area = results.area(detection, &results.detections()[detection]);
             let counts = (row.hit | row.miss) >> outcomes.at & 1 == 1;
-            if let Some(bin) = place(w * h).filter(|_| counts) {
+            if let Some(bin) = place(area).filter(|_| counts) {
                 bins[bin].detections += 1;
                 bins[bin].true_positives += usize::from(row.found.is_some());
             }

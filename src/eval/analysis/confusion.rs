@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::outcomes::{Outcomes, descending};
-use crate::eval::matching::iou;
 use crate::eval::read::GroundTruth;
 use crate::eval::results::Results;
 
@@ -58,15 +57,14 @@ impl Confusion {
             detections.sort_by(|a, b| descending(a.1, b.1));
             let mut free = vec![true; truths.len()];
             for (k, _, detection) in detections {
-                let bbox = &results.detections()[detection as usize].bbox;
                 let mut best = threshold;
                 let mut pair = None;
                 for (g, &(of, annotation)) in truths.iter().enumerate() {
-                    let truth = &gt.annotations()[annotation as usize];
                     let overlap = if of == k || !free[g] {
                         continue;
                     } else {
-                        iou(bbox, &truth.bbox, false)
+                        let (d, g) = (detection as usize, annotation as usize);
+                        outcomes.overlaps.of(gt, results, d, g, false)
                     };
                     if overlap >= best {
                         best = overlap;

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use crate::eval::error::EvalError;
 use crate::eval::id::Id;
 use crate::eval::matching::match_cells;
+use crate::eval::overlap::Overlaps;
 use crate::eval::read::GroundTruth;
 use crate::eval::results::Results;
 use crate::eval::settings::Settings;
@@ -22,6 +23,8 @@ pub struct Outcomes {
     pub images: Vec<usize>,
     /// By ascending id; one in all where categories are pooled.
     pub categories: Vec<CategoryOutcomes>,
+    /// What overlaps are measured of.
+    pub(super) overlaps: Overlaps,
 }
 
 /// Detections and truths of one category.
@@ -100,7 +103,7 @@ impl Outcomes {
             .collect();
         let range = &settings.area_ranges[0];
         let outside = |area: f64| area < range.low || area > range.high;
-        match_cells(gt, results, settings, |cell| {
+        let overlaps = match_cells(gt, results, settings, |cell| {
             let Ok(rank) = places.binary_search(&cell.category) else { return };
             let category = &mut categories[rank];
             let image = cell.image as u32;
@@ -122,7 +125,7 @@ impl Outcomes {
                 |g: usize| !settings.fix_id_zero && gt.is_zero(cell.truths[g] as u32) == Some(true);
             for (d, &detection) in cell.detections.iter().enumerate() {
                 let found = &results.detections()[detection];
-                let counts = !outside(found.bbox[2] * found.bbox[3]);
+                let counts = !outside(results.area(detection, found));
                 let (score, detection) = (found.score, detection as u32);
                 let mut row = Row { score, image, detection, hit: 0, miss: 0, found: None };
                 for t in 0..count {
@@ -146,7 +149,7 @@ impl Outcomes {
             category.rows.sort_by(|a, b| descending(a.score, b.score));
         }
         let images = chosen(gt.image_ids().iter(), settings.images.as_deref());
-        Ok(Self { thresholds: settings.iou_thresholds.clone(), at, images, categories })
+        Ok(Self { thresholds: settings.iou_thresholds.clone(), at, images, categories, overlaps })
     }
 
     /// Truths that count, of all categories.

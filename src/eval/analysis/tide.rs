@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::outcomes::descending;
 use crate::eval::error::EvalError;
-use crate::eval::matching::{iou, match_cells};
+use crate::eval::matching::match_cells;
 use crate::eval::read::GroundTruth;
 use crate::eval::results::Results;
 use crate::eval::settings::Settings;
@@ -58,7 +58,7 @@ pub fn tide(
     let settings = Settings { iou_thresholds: vec![threshold], ..settings.clone() };
     let most = settings.max_detections.last().copied().unwrap_or(0);
     let mut images: BTreeMap<usize, Image> = BTreeMap::new();
-    match_cells(gt, results, &settings, |cell| {
+    let overlaps = match_cells(gt, results, &settings, |cell| {
         let image = images.entry(cell.image).or_default();
         image.detections.extend(cell.detections.iter().map(|&place| (place, cell.category)));
         image.truths.extend(cell.truths.iter().map(|&place| (place, cell.category)));
@@ -70,7 +70,10 @@ pub fn tide(
         image.detections.sort_by(|a, b| descending(score(a.0), score(b.0)));
         image.detections.truncate(most);
         image.truths.sort_unstable();
-        run.add(gt, results, &image);
+        let overlap = |detection: usize, truth: usize, crowd: bool| {
+            overlaps.of(gt, results, detection, truth, crowd)
+        };
+        run.add(gt, results, &image, &overlap);
     }
     Ok(run.breakdown())
 }
@@ -110,6 +113,9 @@ struct Truth {
 /// Which truths of an image are asked for.
 type Wanted<'a> = dyn Fn(usize) -> bool + 'a;
 
+/// The overlap of a detection and a truth by their places; with `true` that with a crowd.
+type Overlap<'a> = dyn Fn(usize, usize, bool) -> f64 + 'a;
+
 #[derive(Default)]
 struct Run {
     threshold: f64,
@@ -120,7 +126,7 @@ struct Run {
 }
 
 impl Run {
-    fn add(&mut self, gt: &GroundTruth, results: &Results, image: &Image) {
+    fn add(&mut self, gt: &GroundTruth, results: &Results, image: &Image, overlap: &Overlap<'_>) {
         let annotation = |place: usize| &gt.annotations()[place];
         let (crowds, truths): (Vec<_>, Vec<_>) =
             image.truths.iter().partition(|t| annotation(t.0).ignore);
@@ -130,12 +136,11 @@ impl Run {
             used: false,
             rescue: None,
         }));
-        let bbox = |d: usize| &results.detections()[image.detections[d].0].bbox;
         let number = |overlap: f64| if overlap.is_nan() { 0. } else { overlap };
         let overlaps: Vec<Vec<f64>> = (0..image.detections.len())
             .map(|d| {
-                let overlap = |t: &(usize, usize)| iou(bbox(d), &annotation(t.0).bbox, false);
-                truths.iter().map(|t| number(overlap(t))).collect()
+                let place = image.detections[d].0;
+                truths.iter().map(|t| number(overlap(place, t.0, false))).collect()
             })
             .collect();
         let same = |d: usize, g: usize| image.detections[d].1 == truths[g].1;
@@ -156,7 +161,7 @@ impl Run {
             let score = results.detections()[place].score;
             let excused = !found[d]
                 && crowds.iter().any(|&(crowd, of)| {
-                    of == category && iou(bbox(d), &annotation(crowd).bbox, true) > self.threshold
+                    of == category && overlap(place, crowd, true) > self.threshold
                 });
             let point = Point { category, score, right: found[d] };
             if !excused {

@@ -21,16 +21,6 @@ pub enum MaskError {
         /// Its size.
         size: Size,
     },
-    /// The mask is for another image.
-    #[error("the mask is {height}x{width}, its image {image} (height x width)")]
-    OtherSize {
-        /// Height of the mask.
-        height: u64,
-        /// Width of the mask.
-        width: u64,
-        /// Size of the image.
-        image: Size,
-    },
     /// The runs do not fill the image.
     #[error("its {runs} counts sum to {sum}, not to the {pixels} pixels of a mask of {size}")]
     Sum {

@@ -2,38 +2,55 @@
 
 use super::rle::{Pair, Rle};
 
-/// IoU of each detection with each truth, row by row: `[D, G]`. Of a crowd it is the share of the
-/// detection that lies in it. Masks whose boxes meet but whose images differ in size give -1, as in
-/// pycocotools.
+/// A mask and what its overlaps are measured with.
+#[derive(Debug, Clone)]
+pub struct Mask {
+    rle: Rle,
+    bounding_box: [f64; 4],
+    area: u32,
+}
+
+impl From<Rle> for Mask {
+    fn from(rle: Rle) -> Self {
+        Self { bounding_box: rle.bounding_box(), area: rle.area(), rle }
+    }
+}
+
+impl Mask {
+    /// IoU with a truth. Of a crowd it is the share of this mask that lies in it. Masks whose boxes
+    /// meet but whose images differ in size give -1, as in pycocotools.
+    pub fn overlap(&self, truth: &Self, crowd: bool) -> f64 {
+        // Most masks of an image do not meet, and need no walk along them.
+        if !meet(&self.bounding_box, &truth.bounding_box) {
+            return 0.;
+        }
+        if self.rle.size() != truth.rle.size() {
+            return -1.;
+        }
+        let (intersection, union) = overlap(self.rle.counts(), truth.rle.counts());
+        if intersection == 0 {
+            return 0.;
+        }
+        f64::from(intersection) / f64::from(if crowd { self.area } else { union })
+    }
+}
+
+/// Overlap of each detection with each truth, row by row: `[D, G]`; see [`Mask::overlap`].
 ///
 /// # Panics
 /// Unless `crowd` has as many entries as `truths`.
 pub fn ious(detections: &[&Rle], truths: &[&Rle], crowd: &[bool]) -> Vec<f64> {
     assert_eq!(truths.len(), crowd.len(), "one crowd flag a truth");
-    let truth_boxes: Vec<_> = truths.iter().map(|t| t.bounding_box()).collect();
-    let mut overlaps = Vec::with_capacity(detections.len() * truths.len());
-    for detection in detections {
-        let (own_box, area) = (detection.bounding_box(), detection.area());
-        overlaps.extend(truths.iter().zip(&truth_boxes).zip(crowd).map(
-            |((truth, truth_box), crowd)| {
-                if !meet(&own_box, truth_box) {
-                    return 0.;
-                }
-                if detection.size() != truth.size() {
-                    return -1.;
-                }
-                let (intersection, union) = overlap(detection.counts(), truth.counts());
-                if intersection == 0 {
-                    return 0.;
-                }
-                f64::from(intersection) / f64::from(if *crowd { area } else { union })
-            },
-        ));
-    }
-    overlaps
+    let masks = |all: &[&Rle]| all.iter().map(|&rle| rle.clone().into()).collect::<Vec<Mask>>();
+    let truths = masks(truths);
+    let of = |detection: Mask| {
+        let pairs = truths.iter().zip(crowd);
+        pairs.map(|(truth, &crowd)| detection.overlap(truth, crowd)).collect::<Vec<_>>()
+    };
+    masks(detections).into_iter().flat_map(of).collect()
 }
 
-/// Whether boxes have a pixel in common. Most masks of an image don't, and need no walk along them.
+/// Whether boxes have a pixel in common.
 fn meet(a: &[f64; 4], b: &[f64; 4]) -> bool {
     let along = |axis: usize| {
         (a[axis] + a[axis + 2]).min(b[axis] + b[axis + 2]) - a[axis].max(b[axis]) > 0.

@@ -13,7 +13,7 @@ mod rle;
 mod string;
 
 pub use error::MaskError;
-pub use iou::ious;
+pub use iou::{Mask, ious};
 pub use rle::{Combine, MAX_PIXELS, Rle};
 
 use crate::geometry::Size;
@@ -48,36 +48,20 @@ impl Segmentation {
         read::whole(json).map_err(|problem| MaskError::Form { problem })
     }
 
-    /// The mask, in an image of this size.
+    /// The mask: polygons drawn in an image of this size, runs at the size that they name, which may
+    /// be another.
     ///
     /// # Errors
-    /// What [`Rle::from_polygons`], [`Rle::new`] and [`Rle::from_compressed`] refuse, and a mask
-    /// that was made for an image of another size.
+    /// What [`Rle::from_polygons`], [`Rle::new`] and [`Rle::from_compressed`] refuse.
     pub fn to_rle(&self, image: Size) -> Result<Rle, MaskError> {
-        let fits = |size: &[u64; 2]| {
-            if *size == [image.height as u64, image.width as u64] {
-                return Ok(());
-            }
-            Err(MaskError::OtherSize { height: size[0], width: size[1], image })
+        let own = |[height, width]: [u64; 2]| {
+            let side = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            Size::new(side(height), side(width))
         };
         match self {
             Self::Polygons(polygons) => Rle::from_polygons(polygons, image),
-            Self::Counts { size, counts } => {
-                fits(size)?;
-                Rle::new(image, counts.clone())
-            }
-            Self::Compressed { size, counts } => {
-                fits(size)?;
-                Rle::from_compressed(image, counts)
-            }
-        }
-    }
-
-    /// The size of the mask, where it names one: polygons do not.
-    pub fn size(&self) -> Option<[u64; 2]> {
-        match self {
-            Self::Polygons(_) => None,
-            Self::Counts { size, .. } | Self::Compressed { size, .. } => Some(*size),
+            Self::Counts { size, counts } => Rle::new(own(*size), counts.clone()),
+            Self::Compressed { size, counts } => Rle::from_compressed(own(*size), counts),
         }
     }
 }

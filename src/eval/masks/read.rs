@@ -196,10 +196,6 @@ mod tests {
             ),
             ("[[0,0,5,5,-1e300,5]]", "number 4 of polygon 0 is -1"),
             (
-                "{\"size\":[20,10],\"counts\":[200]}",
-                "the mask is 20x10, its image 10x20 (height x width)",
-            ),
-            (
                 "{\"size\":[10,20],\"counts\":[199]}",
                 "its 1 counts sum to 199, not to the 200 pixels of a mask of 10x20",
             ),

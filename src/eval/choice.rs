@@ -1,0 +1,64 @@
+//! Which of the listed images and categories are asked for, and which ids are looked for in vain.
+
+use std::collections::HashMap;
+
+use super::error::EvalError;
+use super::id::Id;
+use super::read::GroundTruth;
+
+/// Which of the listed ids are asked for, as places in the list.
+pub(super) fn chosen(
+    gt: &GroundTruth,
+    what: &'static str,
+    wanted: Option<&[Id]>,
+    listed: &[Id],
+) -> Result<Vec<usize>, EvalError> {
+    let Some(wanted) = wanted else { return Ok((0..listed.len()).collect()) };
+    let mut unknown = Unknown::default();
+    let mut places = Vec::with_capacity(wanted.len());
+    for id in wanted {
+        // A list on the command line does not tell the text "7" from the number.
+        let text = || listed.binary_search(&Id::Text(id.to_string()));
+        match listed.binary_search(id).or_else(|_| text()) {
+            Ok(place) => places.push(place),
+            Err(_) => unknown.add(id, 1),
+        }
+    }
+    if unknown.entries > 0 {
+        return Err(EvalError::UnknownChoice {
+            annotations: gt.file.clone(),
+            what,
+            first: unknown.first_ten(),
+        });
+    }
+    places.sort_unstable();
+    places.dedup();
+    Ok(places)
+}
+
+/// Ids that were looked for in vain.
+#[derive(Default)]
+pub(super) struct Unknown {
+    pub(super) entries: usize,
+    /// Distinct ones, with their order of appearance.
+    ids: HashMap<Id, usize>,
+}
+
+impl Unknown {
+    pub(super) fn add(&mut self, id: &Id, entries: usize) {
+        self.entries += entries;
+        let next = self.ids.len();
+        if !self.ids.contains_key(id) {
+            self.ids.insert(id.clone(), next);
+        }
+    }
+
+    pub(super) fn first_ten(&self) -> String {
+        let mut ids: Vec<(usize, &Id)> = self.ids.iter().map(|(id, &order)| (order, id)).collect();
+        ids.sort_unstable();
+        let more = ids.len().saturating_sub(10);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let first: Vec<String> = ids.iter().take(10).map(|(_, id)| id.to_string()).collect();
+        first.join(", ") + &more
+    }
+}
