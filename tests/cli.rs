@@ -188,6 +188,51 @@ fn eval_prints_the_table_or_one_json_value_and_warns_on_stderr() {
 }
 
 #[test]
+fn the_page_and_the_comparison_come_with_their_tables() {
+    let truth = r#"{"images": [{"id": 1}, {"id": 2}], "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "platelet"}],
+    "annotations": [
+     {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1600, "iscrowd": 0},
+     {"id": 2, "image_id": 1, "category_id": 2, "bbox": [50, 0, 9, 9], "area": 81, "iscrowd": 0},
+     {"id": 3, "image_id": 2, "category_id": 1, "bbox": [20, 0, 40, 40], "area": 1600, "iscrowd": 0}]}"#;
+    let found = r#"[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "score": 0.9},
+     {"image_id": 1, "category_id": 1, "bbox": [50, 0, 9, 9], "score": 0.6},
+     {"image_id": 2, "category_id": 1, "bbox": [20, 0, 40, 40], "score": 0.7},
+     {"image_id": 2, "category_id": 2, "bbox": [80, 80, 9, 9], "score": 0.8}]"#;
+    let (folder, mut command) = eval_files(truth, found);
+    fs::write(folder.path().join("other.json"), DT).unwrap();
+    command.args(["--html", "page.html", "--compare", "other.json"]);
+    let said = Said::from(command.output().unwrap());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    insta::assert_snapshot!("eval_analysis", said.stdout);
+    let page = fs::read_to_string(folder.path().join("page.html")).unwrap();
+    assert!(page.contains("platelet") && page.contains("</html>"), "{page}");
+
+    let said = Said::from(command.arg("--json").output().unwrap());
+    let json: Value = serde_json::from_str(&said.stdout).unwrap();
+    // From the best threshold on, which leaves the mistaken platelet out.
+    let rows = &json["analysis"]["confusion"]["rows_are_truths"];
+    assert_eq!(*rows, serde_json::json!([[2, 0, 0], [0, 0, 1], [0, 1, 0]]));
+    assert_eq!(json["comparison"]["resamples"], 1000);
+}
+
+#[test]
+fn masks_are_scored_where_they_are_asked_for() {
+    let truth = r#"{"images": [{"id": 1, "height": 20, "width": 20}], "categories": [{"id": 1}], "annotations": [
+     {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 8], "area": 64, "iscrowd": 0,
+      "segmentation": [[0, 0, 8, 0, 8, 8, 0, 8]]}]}"#;
+    // The right box around the wrong half of it.
+    let found = r#"[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 8], "score": 0.9,
+      "segmentation": [[0, 0, 3, 0, 3, 8, 0, 8]]}]"#;
+    for (iou_type, ap) in [("bbox", 1.), ("segm", 0.)] {
+        let (_folder, mut command) = eval_files(truth, found);
+        command.args(["--json", "--iou-type", iou_type]);
+        let said = Said::from(command.output().unwrap());
+        let json: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert!((json["AP"].as_f64().unwrap() - ap).abs() < 1e-9, "{iou_type}: {json}");
+    }
+}
+
+#[test]
 fn eval_of_bad_files_ends_with_3_and_names_the_place() {
     let elsewhere = DT.replace(r#""image_id": 1"#, r#""image_id": 77"#);
     for (gt, dt, words) in [
