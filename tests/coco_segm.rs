@@ -151,7 +151,7 @@ fn what_is_no_mask_is_refused_with_its_place() {
                 let boxed = dt[0].clone();
                 *dt = json!([masked, boxed]);
             },
-            "results[0]: its `segmentation` can't be used: ",
+            "results[1]: its `segmentation` is no compressed mask",
         ),
     ];
     for (change, problem) in cases {

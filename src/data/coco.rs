@@ -101,8 +101,8 @@ pub struct Dataset {
     pub root: PathBuf,
     /// The name of the split.
     pub split: String,
-    /// The annotation file; that of train2014 for `trainval-minus-minival`, which has two.
-    pub annotations_file: PathBuf,
+    /// The annotation file; `trainval-minus-minival` has two.
+    pub annotation_files: Vec<PathBuf>,
     /// Sorted by id: `Label(i)` is `categories[i]`.
     pub categories: Vec<Category>,
     /// Sorted by id.
@@ -120,7 +120,7 @@ pub fn default_root() -> PathBuf {
 impl Dataset {
     /// Reads the annotations of `split` in the folder `root`. Images are not opened.
     pub fn open(root: &Path, split: &str) -> Result<Self, DataError> {
-        let (annotations_file, (categories, images)) = match split {
+        let (annotation_files, (categories, images)) = match split {
             MINIVAL | TRAINVAL_MINUS_MINIVAL => {
                 let val = layout::find(root, "val2014")?;
                 let mut parts = read(&val)?;
@@ -128,25 +128,27 @@ impl Dataset {
                 let wanted = split == MINIVAL;
                 parts.1.retain(|image| minival.contains(&image.id) == wanted);
                 if wanted {
-                    (val.annotations, parts)
+                    (vec![val.annotations], parts)
                 } else {
                     let train = layout::find(root, "train2014")?;
-                    (train.annotations.clone(), joined(read(&train)?, parts, &train.annotations)?)
+                    let parts = joined(read(&train)?, parts, &train.annotations)?;
+                    (vec![train.annotations, val.annotations], parts)
                 }
             }
             _ => {
                 let layout = layout::find(root, split)?;
                 let parts = read(&layout)?;
-                (layout.annotations, parts)
+                (vec![layout.annotations], parts)
             }
         };
         if images.is_empty() {
-            return Err(DataError::Empty { path: annotations_file, what: "images" });
+            let path = annotation_files.into_iter().next().unwrap_or_default();
+            return Err(DataError::Empty { path, what: "images" });
         }
         Ok(Self {
             root: root.to_owned(),
             split: split.to_owned(),
-            annotations_file,
+            annotation_files,
             categories,
             images,
         })

@@ -360,7 +360,7 @@ fn detections(
         };
         return Err(EvalError::UnknownImages {
             file: results.file.clone(),
-            annotations: gt.file.clone(),
+            annotations: gt.file().to_owned(),
             detections: unknown.entries,
             all,
             first: unknown.first_ten(),

@@ -26,7 +26,7 @@ pub(super) fn chosen(
     }
     if unknown.entries > 0 {
         return Err(EvalError::UnknownChoice {
-            annotations: gt.file.clone(),
+            annotations: gt.file().to_owned(),
             what,
             first: unknown.first_ten(),
         });

@@ -47,7 +47,8 @@ pub struct Annotation {
 /// The truth of a COCO annotations file.
 #[derive(Debug, Clone)]
 pub struct GroundTruth {
-    pub(super) file: PathBuf,
+    /// Where it was read from, each with the number of annotations ahead of its own.
+    files: Vec<(PathBuf, u32)>,
     /// Distinct ids, ascending.
     pub(super) images: Vec<Id>,
     /// Of each of them, where the file says it.
@@ -104,6 +105,52 @@ impl GroundTruth {
         let all = self.images.into_iter().zip(self.image_sizes);
         (self.images, self.image_sizes) = all.filter(|(id, _)| wanted.contains(id)).unzip();
         self
+    }
+
+    /// This truth and that of another file, whose images and annotations have ids of their own: what a
+    /// split that is made of two files scores. Both are read alike, for boxes or for masks.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        let before = self.annotations.len() as u32;
+        self.files.extend(other.files.into_iter().map(|(file, first)| (file, before + first)));
+        let (mut images, mut categories) = (Numbering::default(), Numbering::default());
+        let number = |numbering: &mut Numbering, ids: Vec<Id>| -> Vec<u32> {
+            ids.into_iter().map(|id| numbering.id(id)).collect()
+        };
+        // Ids of one's own keep their numbers.
+        number(&mut images, self.named_images);
+        number(&mut categories, self.named_categories);
+        let image = number(&mut images, other.named_images);
+        let category = number(&mut categories, other.named_categories);
+        self.annotations.extend(other.annotations.into_iter().map(|mut annotation| {
+            annotation.image = image[annotation.image as usize];
+            annotation.category = category[annotation.category as usize];
+            annotation
+        }));
+        (self.named_images, self.named_categories) = (images.into_ids(), categories.into_ids());
+        if let (Some(masks), Some(others)) = (&mut self.masks, other.masks) {
+            masks.extend(others);
+        }
+        self.odd_ids.extend(other.odd_ids.into_iter().map(|(i, id)| (before + i, id)));
+        self.problems.extend(other.problems.into_iter().map(|(i, p)| (before + i, p)));
+
+        let sizes = self.image_sizes.into_iter().chain(other.image_sizes);
+        let mut all: Vec<_> = self.images.into_iter().chain(other.images).zip(sizes).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.dedup_by(|a, b| a.0 == b.0);
+        (self.images, self.image_sizes) = all.into_iter().unzip();
+        let repeats = self.repeats.into_iter().chain(other.repeats);
+        let mut all: Vec<_> =
+            self.categories.into_iter().chain(other.categories).zip(repeats).collect();
+        all.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+        all.dedup_by(|a, b| a.0.id == b.0.id);
+        (self.categories, self.repeats) = all.into_iter().unzip();
+        self
+    }
+
+    /// The file, or the first of them.
+    pub(super) fn file(&self) -> &Path {
+        &self.files[0].0
     }
 
     /// Categories that are scored, by ascending id.
@@ -166,7 +213,7 @@ impl GroundTruth {
 
         let pieces = annotations.pieces(file, "annotations")?.unwrap_or_default();
         let mut gt = Self {
-            file: file.to_owned(),
+            files: vec![(file.to_owned(), 0)],
             images,
             image_sizes,
             categories,
@@ -199,7 +246,9 @@ impl GroundTruth {
 
     /// What is wrong with an annotation.
     pub(super) fn entry_error(&self, index: u32, problem: String) -> EvalError {
-        let (file, index) = (self.file.clone(), index as usize);
+        let of_entry = self.files.iter().rev().find(|(_, first)| *first <= index);
+        let (file, first) = of_entry.unwrap_or(&self.files[0]);
+        let (file, index) = (file.clone(), (index - first) as usize);
         EvalError::Entry { file, list: "annotations", index, problem }
     }
 
