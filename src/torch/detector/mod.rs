@@ -118,6 +118,12 @@ impl<B: Backbone> FasterRcnn<B> {
         Losses { classifier, box_reg, objectness, rpn_box_reg }
     }
 
+    /// The backward pass from a sum of the losses of the last batch.
+    pub fn backward(&self, total: &Tensor) {
+        total.backward();
+        self.backbone.backward();
+    }
+
     /// What is found in each image, in pixels of the *network's input*, best score first.
     pub fn detect(&self, images: &Images) -> Vec<Vec<Detection>> {
         tch::no_grad(|| {

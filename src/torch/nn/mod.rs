@@ -26,6 +26,12 @@ pub enum Mode {
         /// 0 to 1.
         progress: f64,
     },
+    /// A second forward pass of the same, for the gradients alone: batch norm leaves its running
+    /// statistics as they are.
+    Again {
+        /// 0 to 1.
+        progress: f64,
+    },
     /// Not learning: batch norm uses its running statistics, no path is dropped.
     Eval,
 }
@@ -33,7 +39,24 @@ pub enum Mode {
 impl Mode {
     /// Whether this is training.
     pub fn is_train(self) -> bool {
-        matches!(self, Self::Train { .. })
+        self.progress().is_some()
+    }
+
+    /// The share of all steps that are done, in training.
+    pub fn progress(self) -> Option<f64> {
+        match self {
+            Self::Train { progress } | Self::Again { progress } => Some(progress),
+            Self::Eval => None,
+        }
+    }
+
+    /// The mode of a second pass.
+    #[must_use]
+    pub fn again(self) -> Self {
+        match self {
+            Self::Train { progress } => Self::Again { progress },
+            other => other,
+        }
     }
 }
 

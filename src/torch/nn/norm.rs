@@ -65,11 +65,13 @@ impl BatchNorm {
     /// running ones.
     pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
         let live = mode.is_train() && self.settings.mode == NormMode::Live;
+        let again = live && matches!(mode, Mode::Again { .. });
+        let running = |statistic| (!again).then_some(statistic);
         xs.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
+            running(&self.running_mean),
+            running(&self.running_var),
             live,
             self.settings.momentum,
             self.settings.eps,

@@ -1,0 +1,111 @@
+//! Recomputing cells in the backward pass changes memory and time, and nothing that is learned.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::collections::BTreeMap;
+
+use detect::config::{Config, LossWeights, Override};
+use detect::geometry::{Box2, Label, Size};
+use detect_torch::backbone::NasNet;
+use detect_torch::detector::{FasterRcnn, Images, Truth};
+use detect_torch::nn::Mode;
+use detect_torch::weights::named_variables;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+/// Live statistics, dropped paths, cells on the regions: all that a second pass could get wrong.
+const TAIL: [&str; 6] = [
+    "detector.head=tail",
+    "detector.cut=pair",
+    "backbone.norm=live",
+    "backbone.tail_norm=live",
+    "backbone.drop_path_keep=0.6",
+    "backbone.stem_filters=8",
+];
+/// TensorFlow's rules, which read crops otherwise.
+const TF: [&str; 6] = [
+    "detector.rules=tf",
+    "detector.crop=crop_and_resize",
+    "rpn.channels=16",
+    "rpn.pre_nms_train=0",
+    "rpn.pre_nms_eval=0",
+    "roi.max_per_class=20",
+];
+/// The trunk alone, whose last map several heads read.
+const MLP: [&str; 2] = ["detector.head=mlp", "detector.cut=last"];
+
+fn detector(changes: &[&str], recompute: bool) -> (VarStore, FasterRcnn<NasNet>) {
+    let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
+    let config = Config::recipe("tiny", &changes).unwrap();
+    tch::manual_seed(3);
+    let store = VarStore::new(Device::Cpu);
+    let root = store.root();
+    let with_tail = config.detector.head == detect::config::Head::Tail;
+    let backbone =
+        NasNet::new(&(&root / "backbone"), &config.backbone, config.detector.cut, with_tail);
+    let backbone = if recompute { backbone.recomputing() } else { backbone };
+    let detector = FasterRcnn::on(backbone, &root, &config, 3);
+    (store, detector)
+}
+
+/// Losses, gradients and all variables after one forward and backward pass. With `twice` a pass that
+/// never went back came before.
+fn learn(
+    changes: &[&str],
+    recompute: bool,
+    twice: bool,
+) -> ([f64; 4], BTreeMap<String, Tensor>, BTreeMap<String, Tensor>) {
+    let (mut store, detector) = detector(changes, recompute);
+    // Maps gather their gradients in another order: in single precision the last bits differ.
+    store.double();
+    tch::manual_seed(4);
+    let pixels = Tensor::randn([1, 3, 64, 96], (Kind::Double, Device::Cpu));
+    let images = Images { pixels, sizes: vec![Size::new(60, 91)] };
+    let truths = [Truth {
+        boxes: vec![Box2::new(5., 10., 45., 50.), Box2::new(60., 20., 85., 55.)],
+        labels: vec![Label(0), Label(2)],
+    }];
+    let mode = Mode::Train { progress: 1. };
+    let saved: Vec<(String, Tensor)> =
+        named_variables(&store).into_iter().map(|(name, t)| (name, t.detach().copy())).collect();
+    if twice {
+        let _lost = detector.losses(&images, &truths, mode);
+        tch::no_grad(|| {
+            let mut variables = named_variables(&store);
+            for (name, before) in &saved {
+                variables.get_mut(name).unwrap().copy_(before);
+            }
+        });
+    }
+    tch::manual_seed(5);
+    let losses = detector.losses(&images, &truths, mode);
+    detector.backward(&losses.total(&LossWeights::ONES));
+    let variables: BTreeMap<String, Tensor> = named_variables(&store).into_iter().collect();
+    let gradients = variables.iter().filter(|(_, v)| v.requires_grad() && v.grad().defined());
+    let gradients = gradients.map(|(name, v)| (name.clone(), v.grad().copy())).collect();
+    let variables = variables.iter().map(|(name, v)| (name.clone(), v.detach().copy())).collect();
+    (losses.values(), gradients, variables)
+}
+
+#[test]
+fn what_is_learned_does_not_depend_on_what_is_kept() {
+    let tf = [&TAIL[..], &TF[..]].concat();
+    for changes in [&TAIL[..], &tf, &MLP] {
+        let (losses, gradients, variables) = learn(changes, false, false);
+        // Once after a pass that never went back.
+        for twice in if changes == MLP { vec![false, true] } else { vec![false] } {
+            let again = learn(changes, true, twice);
+            assert_eq!(losses.map(f64::to_bits), again.0.map(f64::to_bits), "{changes:?}");
+            assert!(again.1.keys().eq(gradients.keys()), "{changes:?}");
+            let backbone = gradients.keys().filter(|name| name.starts_with("backbone.")).count();
+            assert!(backbone > 50, "{backbone} of {}", gradients.len());
+            for (name, gradient) in &gradients {
+                let largest = gradient.abs().max().double_value(&[]);
+                let off = (gradient - &again.1[name]).abs().max().double_value(&[]);
+                assert!(off <= 1e-11 * largest + 1e-18, "{name}: {off} of {largest}, {changes:?}");
+            }
+            for (name, variable) in &variables {
+                assert!(variable.equal(&again.2[name]), "{name} moved otherwise, {changes:?}");
+            }
+        }
+    }
+}
