@@ -1,4 +1,6 @@
-//! Annotated pictures: boxes with a name on them, and saving them.
+//! Annotated pictures: boxes with a name on them, outlines of masks, and saving them.
+
+mod outline;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
 use thiserror::Error;
 
+pub use self::outline::outline;
 use crate::data::image::Rgb;
 use crate::geometry::{Box2, Size};
 use crate::whole;

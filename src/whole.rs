@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all.
+//! Files and folders that are written whole or not at all.
 //!
 //! A kill, a full disk or an error in the middle leaves what was there before.
 
@@ -29,6 +29,40 @@ pub fn write(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io:
     File::open(folder)?.sync_all()
 }
 
+/// Makes the folder `path`, which must not exist or be empty, of what `body` puts into the folder that
+/// it is given: one beside it, which is then renamed. The parent folders are made.
+///
+/// # Errors
+/// The outer one where the folder could not be made, the inner one is `body`'s.
+pub fn write_folder<E>(
+    path: &Path,
+    body: impl FnOnce(&Path) -> Result<(), E>,
+) -> io::Result<Result<(), E>> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(std::fs::Permissions::from_mode(0o755));
+    }
+    let beside = builder.tempdir_in(parent)?;
+    if let Err(error) = body(beside.path()) {
+        // Dropping it would hide what could not be removed.
+        beside.close()?;
+        return Ok(Err(error));
+    }
+    // An empty folder gives way.
+    std::fs::rename(beside.path(), path)?;
+    let _ = beside.keep(); // it has another name now
+    File::open(parent)?.sync_all()?;
+    Ok(Ok(()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -51,6 +85,25 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "second");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
         assert!(write(&dir.path().join("no/such.txt"), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let failed = write_folder(&path, |new| {
+            fs::write(new.join("half"), "x").unwrap();
+            Err("the disk is full")
+        });
+        assert_eq!(failed.unwrap(), Err("the disk is full"));
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 0);
+        let fill = |new: &Path| fs::write(new.join("whole"), "x");
+        write_folder(&path, fill).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(path.join("whole")).unwrap(), "x");
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
+        assert!(write_folder(&path, fill).is_err(), "it is not empty any more");
+        fs::create_dir(dir.path().join("empty")).unwrap();
+        write_folder(&dir.path().join("empty"), fill).unwrap().unwrap();
     }
 
     #[cfg(unix)]

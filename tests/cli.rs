@@ -50,7 +50,10 @@ fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
 
 #[test]
 fn help_texts() {
-    let verbs = ["", "train", "eval", "classify", "info", "import", "features", "check", "doctor"];
+    let verbs = [
+        "", "train", "eval", "classify", "info", "import", "features", "check", "convert", "draw",
+        "doctor",
+    ];
     for verb in verbs {
         let args: Vec<&str> = [verb, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let said = detect(&args);

@@ -1,15 +1,33 @@
 //! `detect check`: what [`data::check`](crate::data::check) found, as a table or JSON.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CheckArgs;
 use crate::data::check::{Report, Severity, check};
 use crate::failure::{Exit, OrExit as _};
 
 /// Places of each finding in the table; JSON has them all.
 const SHOWN: usize = 3;
+
+/// `detect check`
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Data set folder
+    #[arg(value_name = "DIR")]
+    pub data: PathBuf,
+    /// Write a copy with all repaired that has one right answer; must not exist or be empty
+    #[arg(long, value_name = "OUT")]
+    pub fix: Option<PathBuf>,
+    /// Hard links in place of copies of the images: no space, but a change to one changes both
+    #[arg(long, requires = "fix")]
+    pub link: bool,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     // Hidden by itself where stderr is not a terminal.

@@ -7,7 +7,9 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts have defaults in brackets")]
 
 mod check;
+mod convert;
 mod doctor;
+mod draw;
 mod eval;
 pub mod handover;
 mod import;
@@ -18,6 +20,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::check::CheckArgs;
+pub use self::convert::ConvertArgs;
+pub use self::draw::DrawArgs;
 pub use self::process::finish;
 use crate::config::{Override, Pooling};
 use crate::eval::IouType;
@@ -64,8 +69,12 @@ pub enum Command {
     Import(ImportArgs),
     /// Write every named intermediate of a featurizer
     Features(FeaturesArgs),
-    /// Look for mistakes in a COCO-form data set
+    /// Look for mistakes in a COCO-form data set, and repair them in a copy
     Check(CheckArgs),
+    /// Turn a VOC, YOLO, CSV or COCO data set into a COCO-form one
+    Convert(ConvertArgs),
+    /// Draw the annotations of a data set on its images
+    Draw(DrawArgs),
     /// Show what this installation has and what is missing
     Doctor(DoctorArgs),
 }
@@ -352,17 +361,6 @@ pub struct FeaturesArgs {
     pub run_on: RunOn,
 }
 
-/// `detect check`
-#[derive(Debug, Clone, Args)]
-pub struct CheckArgs {
-    /// Data set folder
-    #[arg(value_name = "DIR")]
-    pub data: PathBuf,
-    /// Print one JSON object and nothing else
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// `detect doctor`
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
@@ -386,7 +384,12 @@ impl Cli {
             // Wrong usage is told without it.
             Some(Command::Eval(args)) => args.annotations.is_none() && args.check().is_ok(),
             Some(
-                Command::Import(_) | Command::Info(_) | Command::Check(_) | Command::Doctor(_),
+                Command::Import(_)
+                | Command::Info(_)
+                | Command::Check(_)
+                | Command::Convert(_)
+                | Command::Draw(_)
+                | Command::Doctor(_),
             ) => false,
         }
     }
@@ -398,7 +401,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Info(args)) => info::run(args),
-        Some(Command::Check(args)) => check::run(args),
+        Some(Command::Check(args)) => match &args.fix {
+            Some(out) => convert::run_fix(args, out),
+            None => check::run(args),
+        },
+        Some(Command::Convert(args)) => convert::run(args),
+        Some(Command::Draw(args)) => draw::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
         None | Some(Command::Train(_) | Command::Features(_) | Command::Classify(_)) => {
             unreachable!("needs_torch() sends these to detect-torch")

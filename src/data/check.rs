@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub(super) use self::files::leaves;
+
 use super::coco::DataError;
 use super::layout::{self, MINIVAL, TRAINVAL_MINUS_MINIVAL};
 

@@ -4,6 +4,7 @@ pub mod augment;
 pub mod check;
 pub mod classify;
 pub mod coco;
+pub mod convert;
 pub mod image;
 pub mod image_folder;
 pub mod layout;

@@ -40,13 +40,15 @@ pub(super) struct RawCategory {
 }
 
 /// Four numbers, of which `null` is not a number: so the message can name the annotation.
-fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[f64; 4]>, D::Error> {
+pub(super) fn numbers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<[f64; 4]>, D::Error> {
     let numbers = Option::<[Option<f64>; 4]>::deserialize(deserializer)?;
     Ok(numbers.map(|all| all.map(|n| n.unwrap_or(f64::NAN))))
 }
 
 /// 0, 1, true, false or null.
-fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Flag {

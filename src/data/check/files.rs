@@ -135,7 +135,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Whether `[x, y, width, height]` leaves an image of this size.
-fn leaves([x, y, w, h]: [f64; 4], size: Size) -> bool {
+pub(in crate::data) fn leaves([x, y, w, h]: [f64; 4], size: Size) -> bool {
     x < -ROUNDING
         || y < -ROUNDING
         || x + w > size.width as f64 + ROUNDING

@@ -1,0 +1,146 @@
+//! What was left out, changed, or left as it is: nothing is lost silently.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
+/// This many places of each kind are named.
+const EXAMPLES: usize = 10;
+
+/// What became of the entries of a [`Change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// An image that could not be used is not in the new folder.
+    Failed,
+    /// Something is not in the new folder.
+    Dropped,
+    /// Something is in the new folder, but otherwise.
+    Changed,
+    /// Something is wrong, and as it was: there is no one right answer.
+    Wrong,
+    /// Something is worth a look, and as it was.
+    Kept,
+}
+
+macro_rules! changes {
+    ($($name:ident, $fate:ident, $meaning:literal;)*) => {
+        /// What can happen to an entry. The order is that of reports.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        #[serde(rename_all = "snake_case")]
+        #[expect(missing_docs, reason = "Change::meaning says it")]
+        pub enum Change { $($name,)* }
+
+        impl Change {
+            /// What became of it.
+            pub fn fate(self) -> Fate {
+                match self { $(Self::$name => Fate::$fate,)* }
+            }
+
+            /// In words, for a line that begins with a number.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+        }
+    };
+}
+
+changes! {
+    MissingImage, Failed, "images left out with their boxes: no such file";
+    BrokenImage, Failed, "images left out with their boxes: they can't be decoded";
+    BadFileName, Failed, "images left out with their boxes: their names leave the image folder";
+    NotAnnotated, Failed, "images of a split left out: they have no annotation file";
+    NotListed, Dropped, "annotated images left out: no split lists them";
+    SplitLeftOut, Dropped, "splits left out";
+    FileSkipped, Dropped, "files not read";
+    BrokenEntry, Dropped, "entries left out: they can't be read";
+    UnknownImage, Dropped, "annotations left out: their image is not listed";
+    UnknownCategory, Dropped, "annotations left out: their category is not listed";
+    NoBox, Dropped, "objects left out: they have no box";
+    BadBox, Dropped, "objects left out: their boxes are none";
+    ZeroAreaBox, Dropped, "objects left out: their boxes have no area";
+    OutsideBox, Dropped, "objects left out: they lie outside of the image";
+    RepeatedEntry, Dropped, "entries left out: they stand there twice";
+    DifficultDropped, Dropped, "difficult objects left out, as asked";
+    DetailDropped, Dropped, "details of objects left out";
+    DifficultAsCrowd, Changed, "difficult objects marked as crowds: not trained on, ignored in evaluation (see --difficult)";
+    ClippedBox, Changed, "boxes cut off at the edge of the image";
+    TurnedImage, Changed, "images whose boxes were turned as EXIF turns the image";
+    SizeCorrected, Changed, "declared sizes replaced by the file's";
+    SizeAdded, Changed, "sizes taken from the file, where none was declared";
+    Renumbered, Changed, "annotations with a new id: theirs was used twice";
+    NamedCategory, Changed, "categories without a name: named by their number";
+    SplitRenamed, Changed, "splits renamed";
+    DuplicateImageId, Wrong, "image ids that stand for several files";
+    DuplicateCategoryId, Wrong, "category ids that stand for several names";
+    OtherSize, Wrong, "images of another size than their boxes were made for";
+    NotTurned, Wrong, "images annotated before EXIF turned them, with masks or keypoints that are not turned here";
+    MaybeTurned, Kept, "images mirrored or turned over by EXIF: their boxes may be for either side";
+    Background, Kept, "images without objects, kept as background";
+}
+
+/// All entries of one kind in one split.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// What.
+    pub kind: Change,
+    /// What became of them.
+    pub fate: Fate,
+    /// Where; `None` is the whole source.
+    pub split: Option<String>,
+    /// How many.
+    pub count: usize,
+    /// The first of them.
+    pub examples: Vec<String>,
+}
+
+/// Everything that happened.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Log(BTreeMap<(Change, Option<String>), (usize, Vec<String>)>);
+
+impl Log {
+    /// Notes one entry.
+    pub(super) fn add(&mut self, kind: Change, split: Option<&str>, example: impl Into<String>) {
+        let (count, examples) = self.0.entry((kind, split.map(str::to_owned))).or_default();
+        *count += 1;
+        if examples.len() < EXAMPLES {
+            examples.push(example.into());
+        }
+    }
+
+    /// All of it, by kind and split.
+    pub fn entries(&self) -> Vec<Entry> {
+        let entry =
+            |((kind, split), (count, examples)): (&(Change, Option<String>), &(usize, _))| {
+                let examples: &Vec<String> = examples;
+                Entry {
+                    kind: *kind,
+                    fate: kind.fate(),
+                    split: split.clone(),
+                    count: *count,
+                    examples: examples.clone(),
+                }
+            };
+        self.0.iter().map(entry).collect()
+    }
+
+    /// Whether anything has this fate.
+    pub fn has(&self, fate: Fate) -> bool {
+        self.0.keys().any(|(kind, _)| kind.fate() == fate)
+    }
+
+    /// The first thing that was left out, in words.
+    pub(super) fn first_drop(&self) -> String {
+        let first = self.0.iter().find(|((kind, _), _)| kind.fate() <= Fate::Dropped);
+        first.map_or("it has no images".to_owned(), |((kind, _), (count, examples))| {
+            let example = examples.first().map_or("", String::as_str);
+            format!("{count} {} ({example})", kind.meaning())
+        })
+    }
+}
+
+impl Serialize for Log {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries().serialize(serializer)
+    }
+}

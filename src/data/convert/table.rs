@@ -1,0 +1,347 @@
+//! Tables: a row for each box.
+//!
+//! With a header, columns are found by their usual names. Without one the columns are RetinaNet's:
+//! `path,x1,y1,x2,y2,class`, where an image without objects has a row with nothing but its path.
+//! Corners are taken as they are, x to x2, unless the options say that they are counted from 1.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Map;
+
+use super::Options;
+use super::error::ConvertError;
+use super::files::{Files, Found, shown, split_of};
+use super::log::Change;
+use super::model::{Declared, Image, Object, Place, Source, Split};
+use super::parts::{Names, split_name};
+
+/// Where a row has what.
+#[derive(Debug, Clone, PartialEq)]
+struct Columns {
+    file: usize,
+    /// Corners, or left, top, width and height.
+    sides: [usize; 4],
+    corners: bool,
+    class: usize,
+    /// Width and height of the image.
+    size: Option<[usize; 2]>,
+    split: Option<usize>,
+    header: bool,
+}
+
+/// A file that shows that the source is in this form.
+pub(super) fn sign(files: &Files) -> Option<&Path> {
+    let tables = files.with_extension("csv").into_iter();
+    tables.into_iter().find(|path| matches!(columns(files, path), Ok(Some(_))))
+}
+
+/// The columns of a table, `None` where it has no boxes.
+fn columns(files: &Files, path: &Path) -> Result<Option<Columns>, ConvertError> {
+    let text = files.text(path)?;
+    let mut reader = reader(&text);
+    let Some(first) = reader.records().next() else { return Ok(None) };
+    let first = first.map_err(|e| broken(files, path, &e))?;
+    Ok(headed(&first).or_else(|| bare(&first)))
+}
+
+fn reader(text: &str) -> csv::Reader<&[u8]> {
+    // Semicolons are what spreadsheets write where the comma is in numbers.
+    let first = text.lines().next().unwrap_or_default();
+    let count = |c: char| first.matches(c).count();
+    let delimiter =
+        [b';', b'\t'].into_iter().find(|&d| count(d as char) > count(',')).unwrap_or(b',');
+    csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(delimiter)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes())
+}
+
+fn broken(files: &Files, path: &Path, error: &csv::Error) -> ConvertError {
+    let line = error.position().map(|p| p.line() as usize);
+    ConvertError::bad(files.path(path), line, format!("not a table: {error}"))
+}
+
+/// Columns by the names in the first row.
+fn headed(row: &csv::StringRecord) -> Option<Columns> {
+    let plain = |name: &str| -> String {
+        name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect()
+    };
+    let names: Vec<String> = row.iter().map(plain).collect();
+    let find = |wanted: &[&str]| wanted.iter().find_map(|w| names.iter().position(|n| n == w));
+    let four = |wanted: [&[&str]; 4]| -> Option<[usize; 4]> {
+        let [a, b, c, d] = wanted.map(find);
+        Some([a?, b?, c?, d?])
+    };
+    let file = find(&[
+        "filename",
+        "file",
+        "image",
+        "imagename",
+        "imagefile",
+        "imagepath",
+        "path",
+        "filepath",
+        "img",
+        "imageid",
+        "imgname",
+    ])?;
+    let class =
+        find(&["class", "label", "name", "classname", "category", "labelname", "categoryname"])?;
+    let image_size =
+        ["imagewidth", "imgwidth"].iter().position(|n| names.contains(&(*n).to_owned()));
+    let image_size = image_size.and_then(|at| {
+        let height = ["imageheight", "imgheight"][at];
+        Some([find(&["imagewidth", "imgwidth"])?, find(&[height])?])
+    });
+    let wide = || Some([find(&["width"])?, find(&["height"])?]);
+    let split = find(&["split", "subset", "set", "usage"]);
+    let corners = four([
+        &["xmin", "x1", "left", "bboxxmin", "bboxx1"],
+        &["ymin", "y1", "top", "bboxymin", "bboxy1"],
+        &["xmax", "x2", "right", "bboxxmax", "bboxx2"],
+        &["ymax", "y2", "bottom", "bboxymax", "bboxy2"],
+    ]);
+    if let Some(sides) = corners {
+        let size = image_size.or_else(wide);
+        return Some(Columns { file, sides, corners: true, class, size, split, header: true });
+    }
+    let left_top: [&[&str]; 2] = [&["x", "bboxx", "xmin", "left"], &["y", "bboxy", "ymin", "top"]];
+    let own: [&[&str]; 2] =
+        [&["w", "bboxwidth", "bboxw", "boxwidth"], &["h", "bboxheight", "bboxh", "boxheight"]];
+    if let Some(sides) = four([left_top[0], left_top[1], own[0], own[1]]) {
+        let size = image_size.or_else(wide);
+        return Some(Columns { file, sides, corners: false, class, size, split, header: true });
+    }
+    // Then width and height are the box's.
+    let sides = four([left_top[0], left_top[1], &["width"], &["height"]])?;
+    Some(Columns { file, sides, corners: false, class, size: image_size, split, header: true })
+}
+
+/// RetinaNet's columns, if a first row without a header has them.
+fn bare(row: &csv::StringRecord) -> Option<Columns> {
+    let cells: Vec<&str> = row.iter().collect();
+    let &[path, ref sides @ .., class] = &cells[..] else { return None };
+    let empty = class.is_empty() && sides.iter().all(|s| s.is_empty());
+    let numbers = !class.is_empty() && sides.iter().all(|s| s.parse::<f64>().is_ok());
+    (sides.len() == 4 && !path.is_empty() && (empty || numbers)).then_some(Columns {
+        file: 0,
+        sides: [1, 2, 3, 4],
+        corners: true,
+        class: 5,
+        size: None,
+        split: None,
+        header: false,
+    })
+}
+
+pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertError> {
+    let mut source = Source { origin: Some(options.origin.unwrap_or(0)), ..Source::default() };
+    let mut tables = Vec::new();
+    for path in files.with_extension("csv") {
+        match columns(files, path)? {
+            Some(columns) => tables.push((path, columns)),
+            None => {
+                let text = format!("{}: no columns of file, box and class", shown(path));
+                source.log.add(Change::FileSkipped, None, text);
+            }
+        }
+    }
+    let named = |path: &Path| {
+        let stem = path.file_stem()?.to_str()?;
+        let folder = path.parent().and_then(Path::file_name).and_then(|f| f.to_str());
+        split_of(stem).or_else(|| split_of(folder?))
+    };
+    source.named_splits = !tables.is_empty()
+        && tables.iter().all(|(path, columns)| columns.split.is_some() || named(path).is_some());
+    split_name(None, &source, options)?;
+    let mut reading = Reading {
+        files,
+        options,
+        names: Names::default(),
+        images: HashMap::new(),
+        places: HashMap::new(),
+    };
+    for (path, columns) in &tables {
+        reading.table(path, columns, named(path).as_deref(), &mut source)?;
+    }
+    reading.names.sort_into(&mut source);
+    Ok(source)
+}
+
+struct Reading<'a> {
+    files: &'a Files,
+    options: &'a Options,
+    names: Names,
+    /// Split and file -> place of the split and of the image in it; `None` where there is no such file.
+    images: HashMap<(String, String), Option<(usize, usize)>>,
+    /// The same by the file that was found: a name can be written in several ways.
+    places: HashMap<(String, PathBuf), (usize, usize)>,
+}
+
+impl Reading<'_> {
+    fn table(
+        &mut self,
+        path: &Path,
+        columns: &Columns,
+        named: Option<&str>,
+        source: &mut Source,
+    ) -> Result<(), ConvertError> {
+        let text = self.files.text(path)?;
+        let file: Arc<str> = Arc::from(shown(path).as_str());
+        let near = path.parent().unwrap_or(Path::new(""));
+        let rows = rows(self.files, path, &text, columns)?;
+        // Open Images has fractions: no box in pixels is that small, and no table of fractions larger.
+        let sides = || rows.iter().filter_map(|row| row.sides).flatten();
+        let fractions =
+            sides().any(|n| n.fract() != 0.) && sides().all(|n| (0. ..=1.).contains(&n));
+        for row in rows {
+            let bad = |problem: String| ConvertError::bad(self.files.path(path), row.line, problem);
+            let found = row.split.as_deref().map(|s| split_of(s).unwrap_or(s.to_owned()));
+            let found = found.as_deref().or(named);
+            let split = split_name(found, source, self.options)?;
+            let key = (split.clone(), row.file.clone());
+            let place = match self.images.get(&key) {
+                Some(place) => *place,
+                None => match self.files.image(&row.file, near, Some(&split)) {
+                    Found::Several(a, b) => {
+                        return Err(bad(format!(
+                            "{} could be {} and {}",
+                            row.file,
+                            shown(a),
+                            shown(b)
+                        )));
+                    }
+                    Found::None if row.file.split(['/', '\\']).any(|part| part == "..") => {
+                        return Err(bad(format!(
+                            "{} has '..': it must stay in the folder",
+                            row.file
+                        )));
+                    }
+                    Found::None => {
+                        source.log.add(
+                            Change::MissingImage,
+                            Some(&split),
+                            format!("{file}, line {}: {}", row.line, row.file),
+                        );
+                        self.images.insert(key, None);
+                        None
+                    }
+                    Found::One(image) => {
+                        let file = (split.clone(), image.to_owned());
+                        let new = || new_image(source, &split, self.files, image, &row);
+                        let place = *self.places.entry(file).or_insert_with(new);
+                        self.images.insert(key, Some(place));
+                        Some(place)
+                    }
+                },
+            };
+            let (Some((at, image)), Some([a, b, c, d])) = (place, row.sides) else { continue };
+            if row.class.is_empty() {
+                return Err(bad("a box without a class".to_owned()));
+            }
+            let id = self.names.id(&row.class);
+            let one = f64::from(source.origin.unwrap_or(0));
+            let place = Place::new(&file, row.line);
+            let mut object = if columns.corners && !fractions {
+                Object::of_box(id, [a - one, b - one, c - a + one, d - b + one], place)
+            } else if columns.corners {
+                Object::of_corners(id, [a, b, c, d], place)
+            } else {
+                let one = if fractions { 0. } else { one };
+                Object::of_box(id, [a - one, b - one, c, d], place)
+            };
+            object.fractions = fractions;
+            source.splits[at].images[image].objects.push(object);
+        }
+        Ok(())
+    }
+}
+
+/// The place of a new image.
+fn new_image(
+    source: &mut Source,
+    split: &str,
+    files: &Files,
+    image: &Path,
+    row: &Row,
+) -> (usize, usize) {
+    let at = source.splits.iter().position(|s| s.name == split).unwrap_or_else(|| {
+        source.splits.push(Split { name: split.to_owned(), ..Split::default() });
+        source.splits.len() - 1
+    });
+    let images = &mut source.splits[at].images;
+    images.push(Image {
+        id: None,
+        file: files.path(image),
+        name: shown(image),
+        declared: row.declared,
+        objects: Vec::new(),
+        rest: Map::new(),
+    });
+    (at, images.len() - 1)
+}
+
+struct Row {
+    line: usize,
+    file: String,
+    /// `None` where all four are empty.
+    sides: Option<[f64; 4]>,
+    class: String,
+    declared: Declared,
+    split: Option<String>,
+}
+
+fn rows(
+    files: &Files,
+    path: &Path,
+    text: &str,
+    columns: &Columns,
+) -> Result<Vec<Row>, ConvertError> {
+    let mut rows = Vec::new();
+    for record in reader(text).records().skip(usize::from(columns.header)) {
+        let record = record.map_err(|e| broken(files, path, &e))?;
+        let line = record.position().map_or(0, |p| p.line() as usize);
+        let bad = |problem: String| ConvertError::bad(files.path(path), line, problem);
+        let cell = |at: usize| record.get(at).unwrap_or_default();
+        let number = |at: usize| -> Result<f64, ConvertError> {
+            let text = cell(at);
+            let n: f64 = text
+                .parse()
+                .map_err(|_| bad(format!("'{text}' in column {} is not a number", at + 1)))?;
+            if n.is_finite() {
+                Ok(n)
+            } else {
+                Err(bad(format!("'{text}' is not a number of pixels")))
+            }
+        };
+        if cell(columns.file).is_empty() {
+            return Err(bad(format!("no file name in column {}", columns.file + 1)));
+        }
+        let empty = columns.sides.iter().all(|&at| cell(at).is_empty());
+        let mut sides = [0.; 4];
+        if !empty {
+            for (side, at) in sides.iter_mut().zip(columns.sides) {
+                *side = number(at)?;
+            }
+        }
+        let declared = match columns.size {
+            Some([w, h]) if !cell(w).is_empty() || !cell(h).is_empty() => {
+                Declared::of(Some(number(w)?), Some(number(h)?))
+            }
+            _ => Declared::None,
+        };
+        rows.push(Row {
+            line,
+            file: cell(columns.file).to_owned(),
+            sides: (!empty).then_some(sides),
+            class: cell(columns.class).to_owned(),
+            declared,
+            split: columns.split.map(|at| cell(at).to_owned()).filter(|s| !s.is_empty()),
+        });
+    }
+    Ok(rows)
+}
