@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::data::image::decode;
+use crate::data::layout::{MINIVAL, TRAINVAL_MINUS_MINIVAL};
 use crate::data::{Dataset, ImageRecord, layout};
 use crate::draw::{Labelled, annotate, outline, save};
 use crate::eval::masks::Segmentation;
@@ -40,7 +41,11 @@ pub struct DrawArgs {
 pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
     let splits = match &args.split {
         Some(split) => vec![split.clone()],
-        None => layout::splits(&args.data),
+        // Those that are made of others show nothing new.
+        None => layout::splits(&args.data)
+            .into_iter()
+            .filter(|split| ![MINIVAL, TRAINVAL_MINUS_MINIVAL].contains(&split.as_str()))
+            .collect(),
     };
     if splits.is_empty() {
         // Says what a data set looks like.

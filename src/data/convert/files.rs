@@ -33,15 +33,25 @@ pub(super) enum Found<'a> {
 }
 
 impl Files {
-    /// Of a folder, or of the folder that a file lies in.
+    /// Of a folder, or of the one that a file lies in, or the one that holds its folder `annotations`.
     pub(super) fn of(source: &Path) -> Result<Self, ConvertError> {
         let read = |path: &Path, source| ConvertError::Read { path: path.to_owned(), source };
         let metadata = std::fs::metadata(source).map_err(|e| read(source, e))?;
         let (root, named) = if metadata.is_dir() {
             (source.to_owned(), None)
         } else {
-            let parent = source.parent().filter(|p| !p.as_os_str().is_empty());
-            (parent.unwrap_or(Path::new(".")).to_owned(), source.file_name().map(PathBuf::from))
+            let folder = |path: &Path| match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+                _ => PathBuf::from("."),
+            };
+            let name = PathBuf::from(source.file_name().unwrap_or_default());
+            let parent = folder(source);
+            // Annotations have a folder beside those of the images.
+            if parent.ends_with("annotations") {
+                (folder(&parent), Some(Path::new("annotations").join(name)))
+            } else {
+                (parent, Some(name))
+            }
         };
         let (mut others, mut images) = (Vec::new(), Vec::new());
         let walk = walkdir::WalkDir::new(&root).follow_links(true).sort_by_file_name();
@@ -93,7 +103,7 @@ impl Files {
             .map_err(|source| ConvertError::Read { path: path.clone(), source })?;
         let text = String::from_utf8(bytes).map_err(|e| {
             let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-            let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
+            let line = good.split(|&b| b == b'\n').count();
             ConvertError::bad(&path, line, "this is not text in UTF-8: convert the file first")
         })?;
         Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
@@ -224,8 +234,8 @@ pub(super) fn split_of(name: &str) -> Option<String> {
         })
     };
     usual(&name).or_else(|| {
-        let parts = name.split(|c: char| !c.is_ascii_alphanumeric());
-        parts.filter_map(usual).next()
+        let mut parts = name.split(|c: char| !c.is_ascii_alphanumeric());
+        parts.find_map(usual)
     })
 }
 

@@ -124,6 +124,11 @@ impl Log {
         self.0.iter().map(entry).collect()
     }
 
+    /// Whether nothing happened.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether anything has this fate.
     pub fn has(&self, fate: Fate) -> bool {
         self.0.keys().any(|(kind, _)| kind.fate() == fate)

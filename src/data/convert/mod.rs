@@ -142,7 +142,7 @@ pub fn convert(
         Format::Csv => table::read(&files, options)?,
         Format::Coco => json::read(&files, options)?,
     };
-    if read.splits.iter().all(|split| split.images.is_empty()) {
+    if read.log.is_empty() && read.splits.iter().all(|split| split.images.is_empty()) {
         return Err(ConvertError::Nothing { path: source.to_owned(), what: format.name() });
     }
     parts::take_val(&mut read, options)?;
@@ -175,10 +175,11 @@ fn finish(
     source: &Path,
     out: &Path,
     format: Format,
-    read: Source,
+    mut read: Source,
     link: bool,
 ) -> Result<Outcome, ConvertError> {
-    if read.splits.iter().all(|split| split.images.is_empty()) {
+    parts::leave_out_empty(&mut read);
+    if read.splits.is_empty() {
         return Err(ConvertError::NothingLeft {
             path: source.to_owned(),
             why: read.log.first_drop(),

@@ -92,18 +92,18 @@ pub(super) fn number(source: &mut Source, format: Format) {
             object_id = objects.filter_map(|o| o.id).max().unwrap_or(0);
         }
         for image in &mut split.images {
-            image.id = image.id.or_else(|| next(&mut image_id));
+            image.id = image.id.or_else(|| Some(next(&mut image_id)));
             for object in &mut image.objects {
-                object.id = object.id.or_else(|| next(&mut object_id));
+                object.id = object.id.or_else(|| Some(next(&mut object_id)));
             }
         }
     }
 }
 
-fn next(id: &mut i64) -> Option<i64> {
+fn next(id: &mut i64) -> i64 {
     // At the end of the numbers ids repeat, which `detect check` finds.
     *id = id.saturating_add(1);
-    Some(*id)
+    *id
 }
 
 /// Where everything goes: images keep their paths below the deepest folder that holds them all.
@@ -193,6 +193,18 @@ impl Names {
             }
         }
     }
+}
+
+/// A split without images is none: it would be refused wherever it is used.
+pub(super) fn leave_out_empty(source: &mut Source) {
+    let log = &mut source.log;
+    source.splits.retain(|split| {
+        if split.images.is_empty() {
+            let text = format!("{}: none of its images can be used", split.name);
+            log.add(Change::SplitLeftOut, None, text);
+        }
+        !split.images.is_empty()
+    });
 }
 
 /// The list of minival names only images that are still there: with others it is refused.

@@ -1,6 +1,6 @@
 //! Tables: a row for each box.
 //!
-//! With a header, columns are found by their usual names. Without one the columns are RetinaNet's:
+//! With a header, columns are found by their usual names. Without one the columns are `RetinaNet`'s:
 //! `path,x1,y1,x2,y2,class`, where an image without objects has a row with nothing but its path.
 //! Corners are taken as they are, x to x2, unless the options say that they are counted from 1.
 
@@ -121,7 +121,7 @@ fn headed(row: &csv::StringRecord) -> Option<Columns> {
     Some(Columns { file, sides, corners: false, class, size: image_size, split, header: true })
 }
 
-/// RetinaNet's columns, if a first row without a header has them.
+/// `RetinaNet`'s columns, if a first row without a header has them.
 fn bare(row: &csv::StringRecord) -> Option<Columns> {
     let cells: Vec<&str> = row.iter().collect();
     let &[path, ref sides @ .., class] = &cells[..] else { return None };
@@ -142,12 +142,11 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
     let mut source = Source { origin: Some(options.origin.unwrap_or(0)), ..Source::default() };
     let mut tables = Vec::new();
     for path in files.with_extension("csv") {
-        match columns(files, path)? {
-            Some(columns) => tables.push((path, columns)),
-            None => {
-                let text = format!("{}: no columns of file, box and class", shown(path));
-                source.log.add(Change::FileSkipped, None, text);
-            }
+        if let Some(columns) = columns(files, path)? {
+            tables.push((path, columns));
+        } else {
+            let text = format!("{}: no columns of file, box and class", shown(path));
+            source.log.add(Change::FileSkipped, None, text);
         }
     }
     let named = |path: &Path| {
@@ -304,7 +303,15 @@ fn rows(
     let mut rows = Vec::new();
     for record in reader(text).records().skip(usize::from(columns.header)) {
         let record = record.map_err(|e| broken(files, path, &e))?;
-        let line = record.position().map_or(0, |p| p.line() as usize);
+        // The position is that of the empty lines before it, if there are any.
+        let line = record.position().map_or(0, |p| {
+            let rest = text.get(p.byte() as usize..).unwrap_or_default();
+            let empty = rest.chars().take_while(|&c| c == '\r' || c == '\n');
+            p.line() as usize + empty.filter(|&c| c == '\n').count()
+        });
+        if record.len() == 1 && record.iter().all(str::is_empty) {
+            continue;
+        }
         let bad = |problem: String| ConvertError::bad(files.path(path), line, problem);
         let cell = |at: usize| record.get(at).unwrap_or_default();
         let number = |at: usize| -> Result<f64, ConvertError> {

@@ -1,10 +1,10 @@
 //! Pascal VOC: an XML file for each image.
 //!
 //! The development kit counts pixels from 1 and its corners lie in the box: `xmin` 1 is the first
-//! column, and a box from 1 to the width is as wide as the image. So x = xmin - 1 and w = xmax - xmin +
-//! 1. Many programs that write such files count from 0 with the right corner outside (x = xmin, w =
-//! xmax - xmin). Where any corner is 0 the source can't be of the first kind and is taken for the
-//! second; `Options::origin` decides otherwise.
+//! column, and a box from 1 to the width is as wide as the image. So `x = xmin - 1` and
+//! `w = xmax - xmin + 1`. Many programs that write such files count from 0 with the right corner outside
+//! (`x = xmin`, `w = xmax - xmin`). Where any corner is 0 the source can't be of the first kind and is
+//! taken for the second; `Options::origin` decides otherwise.
 //!
 //! Objects that are `difficult` are neither found nor missed in VOC's evaluation, whatever a detector
 //! says of them. What COCO's form has for that is the crowd.
@@ -84,16 +84,21 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
     source.origin = Some(origin);
     for (name, read) in all {
         let mut split = Split { name, ..Split::default() };
-        for (file, xml) in read {
-            split.images.push(finish(
-                files,
-                &file,
-                xml,
-                origin,
-                options,
-                &split.name,
-                &mut source.log,
-            ));
+        for (file, mut xml) in read {
+            for (object, _) in &mut xml.objects {
+                let [x1, y1, x2, y2] = object.bbox;
+                let one = f64::from(origin);
+                // From the first pixel's left edge to the last one's right edge, or to the corner itself.
+                object.bbox = [x1 - one, y1 - one, x2 - x1 + one, y2 - y1 + one];
+            }
+            split.images.push(Image {
+                id: None,
+                file: files.path(&file),
+                name: shown(&file),
+                declared: xml.declared,
+                objects: decided(xml.objects, options.difficult, &split.name, &mut source.log),
+                rest: Map::new(),
+            });
         }
         source.splits.push(split);
     }
@@ -101,47 +106,34 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
     Ok(source)
 }
 
-/// The image of an XML file, ready but for its number.
-fn finish(
-    files: &Files,
-    file: &Path,
-    xml: Read,
-    origin: u8,
-    options: &Options,
+/// The objects that stay, with those that are difficult as they are asked for.
+fn decided(
+    objects: Vec<(Object, bool)>,
+    difficult: Difficult,
     split: &str,
     log: &mut Log,
-) -> Image {
-    let mut objects = Vec::new();
-    for (mut object, difficult) in xml.objects {
-        let [x1, y1, x2, y2] = object.bbox;
-        let one = f64::from(origin);
-        // From the first pixel's left edge to the last one's right edge, or to the corner itself.
-        object.bbox = [x1 - one, y1 - one, x2 - x1 + one, y2 - y1 + one];
-        if difficult {
-            let place = object.place.to_string();
-            match options.difficult {
-                Difficult::Keep => {}
-                Difficult::Crowd => {
-                    object.crowd = true;
-                    log.add(Change::DifficultAsCrowd, Some(split), place);
-                }
-                Difficult::Drop => {
-                    log.add(Change::DifficultDropped, Some(split), place);
-                    continue;
-                }
+) -> Vec<Object> {
+    let mut kept = Vec::new();
+    for (mut object, is_difficult) in objects {
+        let place = object.place.to_string();
+        match (is_difficult, difficult) {
+            (false, _) | (true, Difficult::Keep) => {}
+            (true, Difficult::Crowd) => {
+                object.crowd = true;
+                log.add(Change::DifficultAsCrowd, Some(split), place);
+            }
+            (true, Difficult::Drop) => {
+                log.add(Change::DifficultDropped, Some(split), place);
+                continue;
             }
         }
-        objects.push(object);
+        kept.push(object);
     }
-    Image {
-        id: None,
-        file: files.path(file),
-        name: shown(file),
-        declared: xml.declared,
-        objects,
-        rest: Map::new(),
-    }
+    kept
 }
+
+/// Splits by name, each with its XML files.
+pub(super) type Splits<'a> = Vec<(String, Vec<&'a Path>)>;
 
 /// The XML files of each split, by the lists of ImageSets/Main, else by the names of folders.
 fn split<'a>(
@@ -149,7 +141,7 @@ fn split<'a>(
     xmls: &[&'a Path],
     source: &mut Source,
     options: &Options,
-) -> Result<Vec<(String, Vec<&'a Path>)>, ConvertError> {
+) -> Result<Splits<'a>, ConvertError> {
     if files.named.is_none()
         && let Some(splits) = voc_lists::splits(files, xmls, &mut source.log)?
     {
@@ -162,7 +154,7 @@ fn split<'a>(
         path.parent()?.components().rev().find_map(|c| split_of(c.as_os_str().to_str()?))
     };
     source.named_splits = !xmls.is_empty() && xmls.iter().all(|path| named(path).is_some());
-    let mut splits: Vec<(String, Vec<&Path>)> = Vec::new();
+    let mut splits = Splits::new();
     for path in xmls {
         let name = split_name(named(path).as_deref(), source, options)?;
         match splits.iter_mut().find(|(known, _)| *known == name) {
@@ -260,7 +252,8 @@ fn read_xml(
             let key = detail.tag_name().name();
             let text = detail.text().unwrap_or_default().trim();
             match key {
-                "name" | "bndbox" => {}
+                // Read already, or what labelling tools number objects with.
+                "name" | "bndbox" | "id" | "deleted" | "verified" => {}
                 "difficult" | "truncated" | "occluded" => {
                     let set = ["1", "true", "yes"].contains(&text.to_lowercase().as_str());
                     difficult |= set && key == "difficult";
@@ -271,8 +264,6 @@ fn read_xml(
                         object.rest.insert(key.to_owned(), text.into());
                     }
                 }
-                // What labelling tools number objects with.
-                "id" | "deleted" | "verified" => {}
                 other => {
                     let text = format!("{}: <{other}>", object.place);
                     log.add(Change::DetailDropped, Some(split), text);

@@ -1,4 +1,4 @@
-//! The splits of Pascal VOC: lists of ids in ImageSets/Main.
+//! The splits of Pascal VOC: lists of ids in `ImageSets/Main`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -6,15 +6,16 @@ use std::path::Path;
 use super::error::ConvertError;
 use super::files::{Files, Found, shown};
 use super::log::{Change, Log};
+use super::voc::Splits;
 
 /// The XML files of each split, where there are lists. Those of several years go together.
 pub(super) fn splits<'a>(
     files: &Files,
     xmls: &[&'a Path],
     log: &mut Log,
-) -> Result<Option<Vec<(String, Vec<&'a Path>)>>, ConvertError> {
+) -> Result<Option<Splits<'a>>, ConvertError> {
     let by_path: HashMap<&Path, &'a Path> = xmls.iter().map(|path| (*path, *path)).collect();
-    let mut splits: Vec<(String, Vec<&'a Path>)> = Vec::new();
+    let mut splits = Splits::new();
     let mut listed: HashSet<&Path> = HashSet::new();
     for list in files.with_extension("txt") {
         let Some(root) = root_of(list) else { continue };
@@ -69,14 +70,14 @@ pub(super) fn splits<'a>(
     Ok(Some(splits))
 }
 
-/// The folder with Annotations and JPEGImages that a list of ImageSets/Main belongs to.
+/// The folder with `Annotations` and `JPEGImages` that a list of `ImageSets/Main` belongs to.
 fn root_of(list: &Path) -> Option<&Path> {
     let main = list.parent().filter(|folder| folder.ends_with("ImageSets/Main"))?;
     main.parent()?.parent()
 }
 
 /// `trainval` holds the images of `train` and `val`: all three would count images twice.
-fn leave_out_union(splits: &mut Vec<(String, Vec<&Path>)>, log: &mut Log) {
+fn leave_out_union(splits: &mut Splits<'_>, log: &mut Log) {
     let of = |name: &str| splits.iter().find(|(known, _)| known == name).map(|(_, paths)| paths);
     let (Some(both), Some(train), Some(val)) = (of("trainval"), of("train"), of("val")) else {
         return;

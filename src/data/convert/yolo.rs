@@ -84,7 +84,10 @@ fn split<'a>(
         split_name(None, source, options)?;
         for (name, entries) in parts {
             let images = yolo_lists::images(files, name, entries, &mut source.log)?;
-            splits.insert(name.clone(), images);
+            // Where there are none, that was told.
+            if !images.is_empty() {
+                splits.insert(name.clone(), images);
+            }
         }
         return Ok(splits);
     }

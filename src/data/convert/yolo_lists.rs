@@ -100,7 +100,10 @@ fn from_yaml(files: &Files, path: &Path, node: &Node) -> Result<Set, ConvertErro
                         set.names.insert(i, name.clone())
                     }
                     _ => {
-                        return Err(bad(item.line, format!("'{key}' must be a number with a name")));
+                        return Err(bad(
+                            item.line,
+                            format!("'{key}' must be a number with a name"),
+                        ));
                     }
                 };
             }

@@ -1,0 +1,61 @@
+//! COCO's form in other layouts of folders.
+
+use serde_json::{Value, json};
+
+use crate::common::{annotation, annotations, image};
+use crate::{Source, assert_sound, convert};
+
+fn set(id: i64, name: &str) -> Value {
+    annotations(&[image(id, name, (30, 40))], &[annotation(id, id, 7, [5., 5., 10., 10.])])
+}
+
+#[test]
+fn roboflow_layout() {
+    let source = Source::new();
+    for (id, split) in [(1, "train"), (2, "valid")] {
+        source.picture(&format!("{split}/a.png"));
+        source.file(&format!("{split}/_annotations.coco.json"), &set(id, "a.png").to_string());
+    }
+    source.file("notes.json", "{}");
+    let made = convert(source.root(), &[]);
+    assert_eq!(made.images("train"), json!([["train/a.png", 40, 30]]));
+    assert_eq!(made.boxes("val"), json!([["valid/a.png", "dog", [5.0, 5.0, 10.0, 10.0], 0]]));
+    // Ids, masks and all else stay.
+    let val = made.split("val");
+    let mut expected = set(2, "valid/a.png");
+    expected["annotations"][0]["area"] = json!(100.0);
+    assert_eq!(val, expected);
+    assert_eq!(made.log(), json!([["file_skipped", null, 1]]));
+    assert_sound(&made.out);
+}
+
+#[test]
+fn cocos_own_layout_and_paths_of_other_machines() {
+    let source = Source::new();
+    source.picture("val2017/a.png");
+    source.picture("train2017/a.png");
+    source.file("annotations/instances_val2017.json", &set(5, "a.png").to_string());
+    source.file("annotations/instances_train2017.json", &set(6, "C:\\my\\a.png").to_string());
+    source.file("annotations/captions_val2017.json", &set(5, "a.png").to_string());
+    let made = convert(source.root(), &[]);
+    assert_eq!(made.images("val2017"), json!([["val2017/a.png", 40, 30]]));
+    assert_eq!(made.images("train2017"), json!([["train2017/a.png", 40, 30]]));
+    let one = convert(&source.root().join("annotations/instances_val2017.json"), &[]);
+    assert_eq!(one.images("val2017"), json!([["a.png", 40, 30]]));
+    assert_eq!(one.json()["splits"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn names_that_could_be_two_files_and_files_that_are_none_end_it() {
+    let source = Source::new();
+    source.picture("x/a.png");
+    source.picture("y/a.png");
+    source.file("all.json", &set(1, "a.png").to_string());
+    convert(source.root(), &[]).refused(3, &["all.json", "could be x/a.png and y/a.png"]);
+    source.file("all.json", &set(1, "x/a.png").to_string());
+    assert_eq!(convert(source.root(), &["--split", "mine"]).images("mine")[0][0], "a.png");
+    source.file("all.json", "{\"images\": [],\n \"categories\": [");
+    convert(&source.root().join("all.json"), &["--from", "coco"]).refused(3, &["all.json, line 2"]);
+    source.file("all.json", &set(1, "../a.png").to_string());
+    convert(source.root(), &[]).refused(3, &["names leave the image folder", "../a.png"]);
+}

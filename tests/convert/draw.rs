@@ -1,0 +1,89 @@
+//! `detect draw`.
+
+use std::path::Path;
+
+use detect::data::image::decode;
+use serde_json::json;
+
+use crate::common::{Set, annotation, annotations, image};
+use crate::detect;
+
+fn set() -> Set {
+    let set = Set::new();
+    set.png("a.png", (200, 300), 128, [0; 4]);
+    set.png("sub/b.png", (200, 300), 128, [0; 4]);
+    let mut crowd = annotation(2, 1, 7, [200., 20., 80., 100.]);
+    crowd["iscrowd"] = json!(1);
+    crowd["segmentation"] = json!({"size": [200, 300], "counts": [60000]});
+    let mut outlined = annotation(1, 1, 1, [40., 60., 140., 100.]);
+    outlined["segmentation"] = json!([[60, 80, 160, 80, 160, 140]]);
+    let content = annotations(
+        &[image(1, "a.png", (200, 300)), image(9, "sub/b.png", (200, 300))],
+        &[outlined, crowd],
+    );
+    set.split("t", &content);
+    set.split("u", &annotations(&[image(9, "sub/b.png", (200, 300))], &[]));
+    set
+}
+
+fn draw(set: &Set, out: &Path, more: &[&str]) -> (i32, String, String) {
+    let args = ["draw", set.root().to_str().unwrap(), "--out", out.to_str().unwrap()];
+    detect(&[&args, more].concat())
+}
+
+#[test]
+fn boxes_and_outlines_are_on_the_picture() {
+    let (set, out) = (set(), tempfile::tempdir().unwrap());
+    let (code, stdout, stderr) = draw(&set, out.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("t: 2 images with 2 boxes in "), "{stdout}");
+    assert!(stdout.contains("u: 1 images with 0 boxes in "), "{stdout}");
+    let picture = decode(&out.path().join("t/a.png")).unwrap().image;
+    let changed = |x: usize, y: usize| picture.pixels[3 * (y * 300 + x)..][..3] != [128; 3];
+    // The frame, the outline (its slanted side, too), the frame of the crowd.
+    for (x, y) in [(40, 100), (100, 60), (179, 120), (100, 80), (160, 110), (110, 110), (200, 100)]
+    {
+        assert!(changed(x, y), "{x}, {y}");
+    }
+    for (x, y) in [(60, 140), (140, 100), (20, 20), (240, 110)] {
+        assert!(!changed(x, y), "{x}, {y}");
+    }
+    assert!(out.path().join("u/sub/b.png").is_file());
+}
+
+#[test]
+fn some_images_only() {
+    let set = set();
+    let files = |more: &[&str]| {
+        let out = tempfile::tempdir().unwrap();
+        let (code, _, stderr) = draw(&set, out.path(), more);
+        assert_eq!(code, 0, "{stderr}");
+        let there = |name: &str| out.path().join(name).is_file();
+        ["t/a.png", "t/sub/b.png", "u/sub/b.png"].map(there)
+    };
+    assert_eq!(files(&["--split", "t"]), [true, true, false]);
+    assert_eq!(files(&["--limit", "1"]), [true, false, true]);
+    assert_eq!(files(&["--image", "9"]), [false, true, true]);
+    assert_eq!(files(&["--image", "b.png", "--split", "u"]), [false, false, true]);
+    assert_eq!(files(&["--image", "1", "--image", "sub/b.png"]), [true, true, true]);
+}
+
+#[test]
+fn what_is_not_there_is_told() {
+    let (set, out) = (set(), tempfile::tempdir().unwrap());
+    let (code, _, stderr) = draw(&set, out.path(), &["--image", "x.png"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("no image 'x.png'"), "{stderr}");
+    let (code, _, stderr) = draw(&set, out.path(), &["--split", "v"]);
+    assert_eq!(code, 3);
+    assert!(stderr.contains("no split 'v' (it has: t, u)"), "{stderr}");
+    std::fs::write(set.root().join("images/a.png"), "none").unwrap();
+    let (code, stdout, stderr) = draw(&set, out.path(), &["--split", "t"]);
+    assert_eq!(code, 1, "{stdout}");
+    assert!(stderr.contains("a.png is not an image"), "{stderr}");
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(detect(&["draw", empty.path().to_str().unwrap()]).0, 3);
+    // A file where the folder should be.
+    let file = set.root().join("annotations/t.json");
+    assert_eq!(draw(&set, &file, &["--split", "u"]).0, 5);
+}

@@ -1,0 +1,111 @@
+//! Tables.
+
+use serde_json::json;
+
+use crate::{Source, assert_sound, convert};
+
+fn table(text: &str) -> Source {
+    let source = Source::new();
+    source.picture("pics/a.png");
+    source.picture("pics/b.png");
+    source.file("boxes.csv", text);
+    source
+}
+
+#[test]
+fn columns_are_found_by_their_names() {
+    let boxes = json!([
+        ["a.png", "dog", [1.0, 2.0, 9.0, 18.0], 0],
+        ["a.png", "cat, big", [5.0, 5.0, 10.5, 5.0], 0],
+        ["b.png", "dog", [0.0, 0.0, 40.0, 30.0], 0],
+    ]);
+    for text in [
+        // TensorFlow's and Roboflow's.
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,40,30,dog,1,2,10,20\n\
+         a.png,40,30,\"cat, big\",5,5,15.5,10\nb.png,40,30,dog,0,0,40,30\n",
+        "\u{feff}Label , X , Y , W , H , Image\r\ndog,1,2,9,18,pics/a.png\r\n\
+         \"cat, big\",5,5,10.5,5,/x/pics/a.png\r\ndog,0,0,40,30,C:\\pics\\b.png\r\n",
+        "image_path;x;y;width;height;category\na;1;2;9;18;dog\na;5;5;10.5;5;cat, big\nb;0;0;40;30;dog\n",
+        // RetinaNet's, which has no header.
+        "pics/a.png,1,2,10,20,dog\npics/a.png,5,5,15.5,10,\"cat, big\"\npics/b.png,0,0,40,30,dog\n",
+        // Open Images' fractions.
+        "ImageID,LabelName,XMin,XMax,YMin,YMax\na,dog,0.025,0.25,0.0666666667,0.6666666667\n\
+         a,\"cat, big\",0.125,0.3875,0.1666666667,0.3333333333\nb,dog,0,1,0,1\n",
+    ] {
+        let made = convert(table(text).root(), &[]);
+        assert_eq!(made.boxes("train"), boxes, "{text}");
+        assert_eq!((made.code, made.log()), (0, json!([])), "{text}");
+        let categories = json!([{"id": 1, "name": "cat, big"}, {"id": 2, "name": "dog"}]);
+        assert_eq!(made.split("train")["categories"], categories);
+        assert_sound(&made.out);
+    }
+}
+
+#[test]
+fn corners_counted_from_1_are_said_to_be() {
+    let made = convert(table("a.png,1,1,40,30,x\n").root(), &["--origin", "1"]);
+    assert_eq!(made.boxes("train"), json!([["a.png", "x", [0.0, 0.0, 40.0, 30.0], 0]]));
+}
+
+#[test]
+fn splits_are_a_column_a_file_or_a_folder() {
+    let text = "file,x1,y1,x2,y2,label,split\na.png,1,1,2,2,x,TRAIN\nb.png,1,1,2,2,x,validation\n";
+    let made = convert(table(text).root(), &[]);
+    assert_eq!(made.images("train"), json!([["a.png", 40, 30]]));
+    assert_eq!(made.images("val"), json!([["b.png", 40, 30]]));
+
+    let source = Source::new();
+    for split in ["train", "test"] {
+        source.picture(&format!("images/{split}/a.png"));
+        source.file(
+            &format!("{split}_labels.csv"),
+            "filename,xmin,ymin,xmax,ymax,class\na.png,1,1,2,2,x\n",
+        );
+        source.picture(&format!("{split}/b.png"));
+        source.file(&format!("{split}/_annotations.csv"), "b.png,1,1,2,2,x\n");
+    }
+    let made = convert(source.root(), &[]);
+    assert_eq!(made.images("test"), json!([["test/b.png", 40, 30], ["images/test/a.png", 40, 30]]));
+    assert_eq!(made.json()["splits"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn rows_without_boxes_are_background_and_missing_files_are_told() {
+    let made = convert(
+        table("a.png,,,,,\nb.png,1,1,5,5,x\ngone.png,1,1,2,2,x\nb.png,9,9,9,12,x\n").root(),
+        &[],
+    );
+    assert_eq!(made.images("train"), json!([["a.png", 40, 30], ["b.png", 40, 30]]));
+    let log = json!([
+        ["missing_image", "train", 1],
+        ["zero_area_box", "train", 1],
+        ["background", "train", 1]
+    ]);
+    assert_eq!((made.code, made.log()), (1, log));
+    assert!(made.stderr.contains("boxes.csv, line 4 (pics/b.png)"), "{}", made.stderr);
+}
+
+#[test]
+fn bad_rows_end_it_with_file_and_line() {
+    let refused = |text: &str, words: &str| {
+        convert(table(text).root(), &[]).refused(3, &["boxes.csv, line ", words]);
+    };
+    let head = "filename,xmin,ymin,xmax,ymax,class\n";
+    refused(&format!("{head}a.png,1,1,2,x,dog\n"), "line 2: 'x' in column 5 is not a number");
+    refused(&format!("{head}a.png,1,1,2\n"), "line 2: '' in column 5 is not a number");
+    refused(&format!("{head}a.png,1,1,2,inf,dog\n"), "'inf' is not a number of pixels");
+    refused(&format!("{head}\na.png,1,1,2,2,\n"), "line 3: a box without a class");
+    refused(&format!("{head},1,1,2,2,x\n"), "line 2: no file name");
+    refused(&format!("{head}../pics/a.png,1,1,2,2,x\n"), "has '..'");
+    let source = table(&format!("{head}c.png,1,1,2,2,x\n"));
+    source.picture("x/c.png");
+    source.picture("y/c.png");
+    convert(source.root(), &[]).refused(3, &["line 2: c.png could be x/c.png and y/c.png"]);
+    let other = table("a,b\n1,2\n");
+    convert(other.root(), &[]).refused(3, &["no data set in a form"]);
+    let latin = table("");
+    std::fs::write(latin.root().join("boxes.csv"), b"a.png,1,1,2,2,x\na.png,1,1,2,2,\xe4\n")
+        .unwrap();
+    convert(latin.root(), &["--from", "csv"])
+        .refused(3, &["boxes.csv, line 2: this is not text in UTF-8"]);
+}
