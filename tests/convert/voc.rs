@@ -193,7 +193,13 @@ fn a_flat_folder_and_folders_named_after_splits() {
     std::fs::write(source.root().join("set/train/b.png"), "no picture").unwrap();
     let made = convert(&source.root().join("set"), &[]);
     assert_eq!(made.code, 1);
-    assert_eq!(made.log(), json!([["missing_image", "train", 1], ["broken_image", "train", 1]]));
+    let log = json!([
+        ["missing_image", "train", 1],
+        ["broken_image", "train", 1],
+        ["split_left_out", null, 1]
+    ]);
+    assert_eq!(made.log(), log);
+    assert_eq!(made.images("test"), json!([["test/c.png", 40, 30]]));
     let flat = convert(&source.root().join("set/test"), &["--split", "mine"]);
     assert_eq!(flat.images("mine"), json!([["c.png", 40, 30]]));
 }
