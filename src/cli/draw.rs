@@ -15,7 +15,6 @@ use crate::data::layout::{MINIVAL, TRAINVAL_MINUS_MINIVAL};
 use crate::data::{Dataset, ImageRecord, layout};
 use crate::draw::{Labelled, annotate, outline, save};
 use crate::eval::masks::Segmentation;
-use crate::fail;
 use crate::failure::{Exit, OrExit as _};
 
 /// `detect draw`
@@ -99,7 +98,7 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
         }
     }
     if let Some(image) = args.image.iter().find(|image| asked.contains(image.as_str())) {
-        return fail!(
+        return crate::fail!(
             Exit::Usage,
             "no image '{image}' in {} ({}): --image takes an id or a file name of the annotations",
             args.data.display(),

@@ -199,7 +199,7 @@ fn a_flat_folder_and_folders_named_after_splits() {
         ["split_left_out", null, 1]
     ]);
     assert_eq!(made.log(), log);
-    assert_eq!(made.images("test"), json!([["test/c.png", 40, 30]]));
+    assert_eq!(made.images("test"), json!([["c.png", 40, 30]]));
     let flat = convert(&source.root().join("set/test"), &["--split", "mine"]);
     assert_eq!(flat.images("mine"), json!([["c.png", 40, 30]]));
 }

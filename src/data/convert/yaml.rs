@@ -124,7 +124,8 @@ mod tests {
             "x.yaml, line 2: aliases (*name) are not read: write the value"
         );
         assert!(error("a: [1, 2\nb: 3\n").starts_with("x.yaml, line "), "{}", error("a: [1"));
-        assert!(error(&"[".repeat(100_000)).contains("deep"));
+        // The parser's limit or ours: in no case the stack's.
+        assert!(error(&"[".repeat(100_000)).starts_with("x.yaml, line 1: "));
         assert_eq!(error("[a]: b\n"), "x.yaml, line 1: a key must be a text");
         assert_eq!(parse("", Path::new("x")).unwrap().get("names"), None);
     }
