@@ -119,7 +119,7 @@ pub struct Outcome {
     pub log: Log,
 }
 
-/// Told how many of how many images are done, from several threads.
+/// Told how many of how many images are done, from several threads: looked at first, then copied.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// Makes the folder `out`, which must not exist or be empty, of the data set `source`: a folder, or
@@ -149,7 +149,7 @@ pub fn convert(
     settle::settle(&mut read, settle::Care::Header, progress);
     parts::place(&mut read, &files)?;
     parts::number(&mut read, format);
-    finish(source, out, format, read, options.link)
+    finish(source, out, format, read, options.link, progress)
 }
 
 /// Makes the folder `out`, which must not exist or be empty, of the data set in COCO's form in `root`,
@@ -168,7 +168,7 @@ pub fn fix(
     settle::settle(&mut read, settle::Care::Pixels, progress);
     parts::keep_listed(&mut read);
     parts::number(&mut read, Format::Coco);
-    finish(root, out, Format::Coco, read, link)
+    finish(root, out, Format::Coco, read, link, progress)
 }
 
 fn finish(
@@ -177,6 +177,7 @@ fn finish(
     format: Format,
     mut read: Source,
     link: bool,
+    progress: Progress<'_>,
 ) -> Result<Outcome, ConvertError> {
     parts::leave_out_empty(&mut read);
     if read.splits.is_empty() {
@@ -185,7 +186,7 @@ fn finish(
             why: read.log.first_drop(),
         });
     }
-    write::folder(out, &read, link)?;
+    write::folder(out, &read, link, progress)?;
     let mut splits: Vec<SplitSummary> = read
         .splits
         .iter()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -27,7 +28,12 @@ pub(super) fn refuse_used(out: &Path) -> Result<(), ConvertError> {
 }
 
 /// Writes annotations and images to `out`.
-pub(super) fn folder(out: &Path, source: &Source, link: bool) -> Result<(), ConvertError> {
+pub(super) fn folder(
+    out: &Path,
+    source: &Source,
+    link: bool,
+    progress: super::Progress<'_>,
+) -> Result<(), ConvertError> {
     let failed = |path: &Path, source| ConvertError::Write { path: path.to_owned(), source };
     let mut images: BTreeMap<PathBuf, &Path> = BTreeMap::new();
     for split in &source.splits {
@@ -35,6 +41,7 @@ pub(super) fn folder(out: &Path, source: &Source, link: bool) -> Result<(), Conv
             images.insert(split.image_folder.join(&image.name), &image.file);
         }
     }
+    let done = AtomicUsize::new(0);
     let made = whole::write_folder(out, |new| -> Result<(), ConvertError> {
         let folder_of = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
         let mut folders: Vec<PathBuf> = images.keys().map(|path| folder_of(path)).collect();
@@ -44,8 +51,10 @@ pub(super) fn folder(out: &Path, source: &Source, link: bool) -> Result<(), Conv
         for folder in folders {
             fs::create_dir_all(new.join(&folder)).map_err(|e| failed(&out.join(&folder), e))?;
         }
-        images.par_iter().try_for_each(|(name, file)| {
-            bring(file, &new.join(name), link).map_err(|e| failed(&out.join(name), e))
+        images.par_iter().try_for_each(|(name, file)| -> Result<(), ConvertError> {
+            bring(file, &new.join(name), link).map_err(|e| failed(&out.join(name), e))?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, images.len());
+            Ok(())
         })?;
         for split in &source.splits {
             let path = new.join(&split.annotations_file);
