@@ -1,7 +1,7 @@
 //! Data sets in other forms -> folders in COCO's form.
 //!
-//! A reader for each form ([`voc`], [`yolo`], [`table`], [`json`]) gives the same [`model::Source`];
-//! [`settle`] holds it against the image files and repairs what has one right answer; [`write`] makes
+//! A reader for each form (`voc`, `yolo`, `table`, `json`) gives the same `model::Source`;
+//! `settle` holds it against the image files and repairs what has one right answer; `write` makes
 //! the folder, whole or not at all. `detect check --fix` is the same way from COCO's form to itself.
 //! Whatever is left out, changed or left as it is although it is wrong stands in the [`Log`].
 
@@ -80,7 +80,8 @@ pub struct Options {
     pub val: Option<f64>,
     /// Which images those are.
     pub seed: u64,
-    /// The number of the first pixel in corners of VOC and tables, 0 or 1; see [`voc`].
+    /// The number of the first pixel in corners of VOC and tables, 0 or 1. VOC's
+    /// own tools count from 1, both corners inside; many others from 0, the second corner outside.
     pub origin: Option<u8>,
     /// What becomes of VOC's difficult objects.
     pub difficult: Difficult,
