@@ -1,13 +1,13 @@
 //! `detect`: NASNet featurizers and Faster R-CNN detectors (Zoph et al. 2018; Ren et al. 2015).
 //!
 //! This library knows nothing of tensors: it holds the description of the network, the data, the
-//! evaluator, the weight files and the command line. The package `detect-torch` (`src/torch`) builds
+//! evaluator, the weight files, the record of a run and the command line. The package `detect-torch` (`src/torch`) builds
 //! the tensors on top of it.
 //!
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `failure, geometry, nms, whole -> nasnet -> config -> data -> weights | eval | draw -> cli`
+//! `failure, geometry, nms, whole, page -> nasnet -> config -> data -> weights | eval | draw -> watch -> cli`
 //!
 //! # Legend
 //! The same letters and words are used in every file:
@@ -34,5 +34,7 @@ pub mod failure;
 pub mod geometry;
 pub mod nasnet;
 pub mod nms;
+mod page;
+pub mod watch;
 pub mod weights;
 pub mod whole;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::coco::{CategoryScore, Evaluation, Stat};
+pub(super) use crate::page::printable;
 
 /// The lines that pycocotools prints, character for character, each with its line end.
 pub fn summary(stats: &[Stat]) -> String {
@@ -59,11 +60,6 @@ pub fn table(evaluation: &Evaluation) -> String {
 
 fn most_detections(evaluation: &Evaluation) -> usize {
     evaluation.stats.iter().map(|stat| stat.max_detections).max().unwrap_or(0)
-}
-
-/// A name without characters that would move the cursor.
-pub(super) fn printable(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Everything but the curves, at full precision: `stats` in pycocotools' order, each of them by name,

@@ -1,13 +1,14 @@
-//! One page with all numbers and plots. It loads nothing from anywhere (its content security policy
-//! forbids it) and needs no script; a small one sorts the tables where scripts run.
+//! One page with all numbers and plots of a results file.
 
 use super::Analysis;
 use super::compare::{Comparison, Difference};
 use super::curve::{Curve, Point, ratio};
 use super::report::{crowd, range, verdict};
-use super::svg::{self, Line, add, escape};
+use super::svg as own;
 use super::tide::KINDS;
 use crate::eval::coco::Evaluation;
+use crate::page::svg::{self, Line};
+use crate::page::{self, add, escape, number, table};
 use std::fmt::Write as _;
 
 /// Points of a plotted curve at most, about.
@@ -23,37 +24,6 @@ const MEANINGS: [&str; 6] = [
     "nothing is there",
     "a truth that no detection, right or wrong, comes close to",
 ];
-const STYLE: &str = "
-:root{color-scheme:light;--ink:#1d2530;--soft:#5d6875;--rule:#d9dee4;--blue:#1f5fbf;--red:#c2410c;--green:#15803d}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:#fff;max-width:1080px;margin:0 auto;padding:24px}
-h1{font-size:26px;margin:0 0 4px}h2{font-size:20px;margin:36px 0 8px;border-top:1px solid var(--rule);padding-top:20px}
-p{margin:6px 0;max-width:75ch}.soft{color:var(--soft)}.warn{border-left:4px solid var(--red);padding-left:10px}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(400px,1fr));gap:20px}figure{margin:0}
-figcaption{font-weight:600;margin-bottom:4px}.scroll{overflow-x:auto}
-svg{width:100%;height:auto;font-size:12px}svg text{fill:var(--ink)}.heat{font-size:10px}.wide{max-width:860px}
-.mid{text-anchor:middle}.end{text-anchor:end}.strong{font-weight:600}svg .light{fill:#fff}
-.grid{stroke:var(--rule);fill:none}.frame{stroke:var(--soft);fill:none}.zero{stroke:var(--soft);stroke-dasharray:3 3}
-.line{fill:none;stroke-linejoin:round}.all{stroke:var(--blue);stroke-width:2.5}.one{stroke:#8b96a3;stroke-width:1;opacity:.45}
-.one:hover{stroke:var(--red);stroke-width:2.5;opacity:1}.first-line{stroke:var(--green);stroke-width:1.5;stroke-dasharray:5 3}
-.second-line{stroke:var(--red);stroke-width:1.5;stroke-dasharray:2 3}
-.mark{fill:var(--red)}.bar{fill:var(--blue)}.less{fill:var(--red)}.right{fill:var(--blue)}.wrong{fill:var(--red)}
-.open path{stroke:#8b96a3;stroke-width:2}.open circle{fill:#8b96a3}.first path{stroke:var(--green);stroke-width:2}
-.first circle{fill:var(--green)}.second path{stroke:var(--red);stroke-width:2}.second circle{fill:var(--red)}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:3px 10px;text-align:right;border-bottom:1px solid var(--rule)}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid var(--soft);white-space:nowrap}
-td{overflow-wrap:break-word}.meanings td{text-align:left}.meanings th{text-align:left}.spark{width:62px;height:22px;vertical-align:middle}
-.sorts th{cursor:pointer}.sorts th[aria-sort]::after{content:' \\25be'}.sorts th[aria-sort=ascending]::after{content:' \\25b4'}
-";
-const SCRIPT: &str = "
-for(const table of document.querySelectorAll('table.sort')){table.classList.add('sorts');
-const heads=[...table.tHead.rows[0].cells];heads.forEach((head,i)=>head.addEventListener('click',()=>{
-const down=head.getAttribute('aria-sort')!=='descending';heads.forEach(h=>h.removeAttribute('aria-sort'));
-head.setAttribute('aria-sort',down?'descending':'ascending');const body=table.tBodies[0];
-const key=row=>row.cells[i].textContent;const number=row=>{const x=parseFloat(key(row));return isNaN(x)?-Infinity:x};
-const text=[...body.rows].every(row=>isNaN(parseFloat(key(row))));
-[...body.rows].sort((a,b)=>(text?key(b).localeCompare(key(a)):number(b)-number(a))*(down?1:-1)).forEach(row=>body.append(row))}))}
-";
-
 /// What a page shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<'a> {
@@ -68,22 +38,22 @@ pub struct Page<'a> {
 }
 
 /// The page, whole.
-pub fn html(page: &Page<'_>) -> String {
-    let Page { evaluation, analysis, .. } = page;
-    let title = escape(page.title);
-    let mut html = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
-         script-src 'unsafe-inline'\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <h1>{title}</h1>\n<p class=\"soft\">{} images, {} truths, {} detections. Counts below are at IoU {:.2}.</p>\n",
-        evaluation.images, analysis.overall.truths, evaluation.detections, analysis.iou
+pub fn html(shown: &Page<'_>) -> String {
+    let Page { evaluation, analysis, .. } = shown;
+    let mut html = page::begin(shown.title);
+    add!(
+        html,
+        "<p class=\"soft\">{} images, {} truths, {} detections. Counts below are at IoU {:.2}.</p>\n",
+        evaluation.images,
+        analysis.overall.truths,
+        evaluation.detections,
+        analysis.iou
     );
     for warning in &evaluation.warnings {
         add!(html, "<p class=\"warn\">{}</p>\n", escape(warning));
     }
     numbers(&mut html, evaluation);
-    if let Some((comparison, names)) = page.comparison {
+    if let Some((comparison, names)) = shown.comparison {
         compared(&mut html, comparison, names);
     }
     curves(&mut html, analysis);
@@ -91,29 +61,8 @@ pub fn html(page: &Page<'_>) -> String {
     confusions(&mut html, analysis);
     errors(&mut html, analysis);
     bins(&mut html, analysis);
-    add!(html, "<script>{SCRIPT}</script>\n</body>\n</html>\n");
+    page::end(&mut html);
     html
-}
-
-/// -1 stands for "no truth to measure by".
-fn number(value: f64) -> String {
-    if value < 0. { "–".to_owned() } else { format!("{value:.3}") }
-}
-
-fn table(html: &mut String, class: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    add!(html, "<div class=\"scroll\"><table class=\"{class}\"><thead><tr>");
-    for cell in head {
-        add!(html, "<th scope=\"col\">{cell}</th>");
-    }
-    html.push_str("</tr></thead><tbody>\n");
-    for row in rows {
-        html.push_str("<tr>");
-        for cell in row {
-            add!(html, "<td>{cell}</td>");
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</tbody></table></div>\n");
 }
 
 fn numbers(html: &mut String, evaluation: &Evaluation) {
@@ -269,7 +218,7 @@ fn confusions(html: &mut String, analysis: &Analysis) {
          were missed. A cell is the darker the larger its share of the row.</p>\n",
         analysis.score
     );
-    let shown = svg::shown(confusion).len() - 1;
+    let shown = own::shown(confusion).len() - 1;
     if shown < confusion.names.len() {
         add!(
             html,
@@ -277,7 +226,7 @@ fn confusions(html: &mut String, analysis: &Analysis) {
             confusion.names.len()
         );
     }
-    html.push_str(&svg::heat_map(confusion));
+    html.push_str(&own::heat_map(confusion));
     let largest = confusion.largest(CONFUSIONS);
     if !largest.is_empty() {
         html.push_str("<p>Confused most often:</p>\n");
@@ -385,7 +334,7 @@ fn compared(html: &mut String, comparison: &Comparison, names: [&str; 2]) {
         html,
         "<figure><figcaption>Difference of AP, by category</figcaption>\n{}</figure>\n\
          <p class=\"soft\">Green: the first is better; red: the second; grey: the interval holds 0, or fewer than five images hold a truth.</p>\n",
-        svg::intervals(&plotted)
+        own::intervals(&plotted)
     );
 }
 
