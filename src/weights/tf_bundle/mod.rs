@@ -273,7 +273,7 @@ fn shards(index: &Path, message: &[u8]) -> Result<u64, WeightsError> {
 }
 
 /// CRC-32C, rotated and shifted: as TensorFlow and `LevelDB` store it.
-fn masked_crc(bytes: &[u8]) -> u32 {
+pub(crate) fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 

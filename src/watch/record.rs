@@ -1,0 +1,138 @@
+//! `metrics.jsonl`: the record of a run, one JSON object a line, oldest first.
+//!
+//! | kind | when | fields |
+//! |---|---|---|
+//! | `start` | the run begins or goes on | `step` it stands at, `steps` in all, `machine`, `data`, `val`, ... |
+//! | `step` | every `log_every` steps | `epoch`, losses, `grad_norm`, `lr`, `data_s`, `step_s`, `images_per_s`, `memory_mib` |
+//! | `eval` | after an evaluation | `AP`, `AP50`, `AP75`, `stats` (the metric's numbers in their order), `detections`, `seconds`, `train_seconds` |
+//!
+//! Every line has `step` and `time`, seconds since 1970. Readers leave out fields and kinds that they do not
+//! know. A number that is not finite is `null`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::events::EventFile;
+use crate::whole;
+
+/// Name of the record in a run folder.
+pub const RECORD: &str = "metrics.jsonl";
+
+/// The record of a run, open for more lines, and TensorBoard's events beside it.
+#[derive(Debug)]
+pub struct Record {
+    file: File,
+    /// None once a write failed: the record goes on without.
+    events: Option<EventFile>,
+}
+
+impl Record {
+    /// Opens the record at `path` of a run that has done `step` steps. Lines of later steps, which a resumed
+    /// run makes again, are dropped, and so is a line that a kill cut short. The events are made anew from
+    /// what is left.
+    ///
+    /// # Errors
+    /// Where the record can't be read or written. Events that can't be written are only warned of.
+    pub fn open(path: &Path, step: usize) -> io::Result<Self> {
+        let mut kept = Vec::new();
+        if path.is_file() {
+            let mut text = Vec::new();
+            for line in parse(&fs::read(path)?).0 {
+                if line["step"].as_u64().is_some_and(|at| at as usize <= step) {
+                    text.extend_from_slice(format!("{line}\n").as_bytes());
+                    kept.push(line);
+                }
+            }
+            whole::write(path, |file| file.write_all(&text))?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let events = EventFile::start(path.parent().unwrap_or(Path::new("")), &kept, now());
+        Ok(Self { file, events: events.map_err(|e| without_events(&e)).ok() })
+    }
+
+    /// Adds a line, stamped with the time. It can be read as soon as this returns.
+    pub fn write(&mut self, line: &Value) -> io::Result<()> {
+        let mut line = line.clone();
+        line["time"] = json!((now() * 1e3).round() / 1e3);
+        self.file.write_all(format!("{line}\n").as_bytes())?;
+        if let Some(events) = &mut self.events
+            && let Err(error) = events.add(&line)
+        {
+            // What follows a record that is cut can't be read, so it ends here; the next start makes all anew.
+            without_events(&error);
+            self.events = None;
+        }
+        Ok(())
+    }
+}
+
+fn without_events(error: &io::Error) {
+    tracing::warn!("no more events for TensorBoard: {error}");
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |since| since.as_secs_f64())
+}
+
+/// The lines of a record, and how many were left out because they are no JSON object: of a run that is
+/// going on or was killed, the last one may be cut short.
+pub fn read(path: &Path) -> io::Result<(Vec<Value>, usize)> {
+    Ok(parse(&fs::read(path)?))
+}
+
+fn parse(text: &[u8]) -> (Vec<Value>, usize) {
+    let mut lines = Vec::new();
+    let mut broken = 0;
+    for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice::<Value>(line) {
+            Ok(value) if value.is_object() => lines.push(value),
+            _ => broken += 1,
+        }
+    }
+    (lines, broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(path: &Path) -> Vec<u64> {
+        read(path).unwrap().0.iter().map(|line| line["step"].as_u64().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_record_goes_on_after_the_step_it_is_resumed_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(RECORD);
+        let mut record = Record::open(&path, 0).unwrap();
+        for step in 1..=5 {
+            record
+                .write(&json!({ "kind": "step", "step": step, "loss": 0.1 + step as f64 }))
+                .unwrap();
+        }
+        drop(record);
+        // Cut in the middle of a letter of two bytes.
+        let mut text = fs::read(&path).unwrap();
+        text.extend_from_slice(b"{\"kind\":\"step\",\"step\":3,\"note\":\"\xc3");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read(&path).unwrap().1, 1);
+
+        let mut record = Record::open(&path, 3).unwrap();
+        assert_eq!(steps(&path), [1, 2, 3]);
+        record.write(&json!({ "kind": "step", "step": 4 })).unwrap();
+        assert_eq!(steps(&path), [1, 2, 3, 4]);
+        let (lines, broken) = read(&path).unwrap();
+        assert_eq!(broken, 0);
+        assert_eq!(lines[2]["loss"], json!(3.1), "lines that are kept are kept as they were");
+        assert!(lines.iter().all(|line| line["time"].as_f64().unwrap() > 1.7e9));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_an_error() {
+        assert!(Record::open(Path::new("/no/such/folder/metrics.jsonl"), 0).is_err());
+    }
+}
