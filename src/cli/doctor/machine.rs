@@ -1,61 +1,15 @@
-//! What `detect doctor` asks this machine: processor, memory, disk, GPU driver, other programs.
+//! What `detect doctor` asks this machine: processor, memory, disk.
 
-use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use super::Finding;
+use crate::watch::machine::kib;
+pub(super) use crate::watch::machine::{answer, nvidia_smi};
 
-/// How long another program may take to answer; a broken GPU driver never does.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Below this, training runs soon fail to save.
 const LITTLE_DISK: u64 = 1 << 30;
 /// Below this, detection at full size may not fit.
 const LITTLE_MEMORY: u64 = 2 << 30;
-
-/// The GPUs that the driver knows: name, memory, driver version.
-pub(super) fn nvidia_smi() -> Option<String> {
-    let query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"];
-    let text = answer(Command::new("nvidia-smi").args(query)).ok()?;
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    (!lines.is_empty()).then(|| lines.join("; "))
-}
-
-/// What `command` prints on stdout, or why it did not end well within [`PATIENCE`].
-pub(super) fn answer(command: &mut Command) -> Result<String, String> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| e.to_string())?;
-    let start = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
-            Ok(None) => {
-                // A process that hangs in the driver may not even be killed; it is not waited for.
-                let _ = child.kill();
-                return Err(format!("no answer within {} s", PATIENCE.as_secs()));
-            }
-            Err(e) => return Err(e.to_string()),
-        }
-    };
-    // What these programs print fits the pipe, so reading after the end is enough.
-    let mut text = String::new();
-    let mut stdout = child.stdout.take().expect("stdout is piped");
-    stdout.read_to_string(&mut text).map_err(|e| e.to_string())?;
-    if status.success() {
-        return Ok(text);
-    }
-    let mut words = String::new();
-    let mut stderr = child.stderr.take().expect("stderr is piped");
-    let _ = stderr.read_to_string(&mut words); // its words are a courtesy
-    let last = words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
-    Err(format!("{status}: {last}"))
-}
 
 pub(super) fn cpu() -> Finding {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -76,10 +30,7 @@ pub(super) fn cpu() -> Finding {
 
 /// `meminfo` is the text of /proc/meminfo, `limit` that of the control group's memory.max.
 pub(super) fn memory(meminfo: &str, limit: Option<&str>) -> Finding {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
-    };
+    let field = |name: &str| kib(meminfo, name)?.checked_mul(1024);
     let (Some(total), Some(available)) = (field("MemTotal"), field("MemAvailable")) else {
         return Finding::warn("memory", "unknown: /proc/meminfo is not readable", "mount /proc");
     };
@@ -126,16 +77,6 @@ fn gibibytes(bytes: u64) -> String {
 mod tests {
     use super::super::Verdict;
     use super::*;
-
-    #[test]
-    fn a_program_that_fails_is_quoted() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo out; echo why >&2; exit 127"]);
-        let problem = answer(&mut command).unwrap_err();
-        assert!(problem.contains("127") && problem.contains("why"), "{problem}");
-        assert_eq!(answer(Command::new("sh").args(["-c", "echo out"])), Ok("out\n".into()));
-        assert!(answer(&mut Command::new("/no/such/program")).is_err());
-    }
 
     #[test]
     fn memory_is_the_smaller_of_machine_and_container() {

@@ -1,55 +1,63 @@
-//! What a run tells: `metrics.jsonl`, which is the record, and a bar on the terminal.
+//! What a run tells: its record and the files of its last evaluation. The bar is [`Progress`].
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
+use detect::eval::{Evaluation, report};
+use detect::watch::machine;
+pub use detect::watch::progress::{Progress, words};
+pub use detect::watch::record::Record as Metrics;
+use detect::{watch, whole};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tch::Device;
 
-/// One JSON object a line.
-#[derive(Debug)]
-pub struct Metrics {
-    file: File,
+use super::Setup;
+use super::checkpoint::State;
+
+/// A bar on stderr; lines where that is no terminal.
+pub fn bar(total: usize, done: usize, unit: &'static str) -> Progress {
+    Progress::start(total, done, unit)
 }
 
-impl Metrics {
-    /// Opens the record of a run that has done `step` steps; lines of later steps, which a resumed run
-    /// makes again, are dropped.
-    pub fn open(path: &Path, step: usize) -> io::Result<Self> {
-        let mut kept = Vec::new();
-        if path.is_file() {
-            for line in BufReader::new(File::open(path)?).lines() {
-                let line = line?;
-                // A line that was cut by a kill is no JSON.
-                let value: Option<Value> = serde_json::from_str(&line).ok();
-                let at = value.as_ref().and_then(|v| v["step"].as_u64());
-                if at.is_some_and(|at| at as usize <= step) {
-                    kept.extend_from_slice(line.as_bytes());
-                    kept.push(b'\n');
-                }
-            }
-            let beside = path.with_extension("jsonl.part");
-            fs::write(&beside, &kept)?;
-            fs::rename(&beside, path)?;
-        }
-        Ok(Self { file: OpenOptions::new().create(true).append(true).open(path)? })
-    }
-
-    /// Adds a line.
-    pub fn write(&mut self, value: &Value) -> io::Result<()> {
-        self.file.write_all(format!("{value}\n").as_bytes())
-    }
+/// The line of the record that says what begins, or goes on, and on what.
+pub(super) fn start_line(setup: &Setup, state: &State) -> Value {
+    let Setup { config, train, val, device, .. } = setup;
+    // A report may be asked for in another folder.
+    let data = std::path::absolute(&train.root).unwrap_or_else(|_| train.root.clone());
+    json!({
+        "kind": "start",
+        "step": state.step,
+        "steps": state.total,
+        "name": config.name,
+        "data": data.display().to_string(),
+        "train": train.split,
+        "images": train.images.len(),
+        "val": val.as_ref().map(|val| &val.split),
+        "val_images": val.as_ref().map(|val| val.images.len()),
+        "device": match device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            other => format!("{other:?}").to_lowercase(),
+        },
+        "threads": tch::get_num_threads(),
+        "versions": { "detect": env!("CARGO_PKG_VERSION"), "libtorch": env!("DETECT_LIBTORCH_VERSION") },
+        "machine": machine::describe(device.is_cuda()),
+    })
 }
 
-/// A bar on stderr; nothing where that is no terminal.
-pub fn bar(total: usize, done: usize, unit: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-    let template = format!("{{bar:24}} {{pos}}/{{len}} {unit}  {{elapsed}}<{{eta}}  {{msg}}");
-    bar.set_style(ProgressStyle::with_template(&template).expect("the template is right"));
-    bar.set_position(done as u64);
-    bar.reset_eta();
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
+/// Keeps the detections of an evaluation before they are scored.
+pub(super) fn keep_detections(run: &Path, results: &[impl Serialize]) -> io::Result<()> {
+    write_json(&run.join(watch::DETECTIONS), results)
+}
+
+/// Keeps all numbers of an evaluation after `step` steps.
+pub(super) fn keep_evaluation(run: &Path, step: usize, evaluation: &Evaluation) -> io::Result<()> {
+    let mut value = report::json(evaluation);
+    value["step"] = json!(step);
+    write_json(&run.join(watch::EVALUATION), &value)
+}
+
+fn write_json(path: &Path, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value).expect("plain structs become JSON");
+    whole::write(path, |file| file.write_all(&bytes))
 }

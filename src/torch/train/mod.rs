@@ -1,8 +1,9 @@
 //! Training: batches in, weights out.
 //!
 //! A run folder is the only state: `config.json`, `metrics.jsonl`, `last` and `prev` checkpoints and
-//! the `best` model. Everything random follows from (seed, step), so that a run which is killed and
-//! resumed gives the weights of one that was not, bit for bit on a CPU.
+//! the `best` model; beside them lies what the last evaluation found. Everything random follows from
+//! (seed, step), so that a run which is killed and resumed gives the weights of one that was not, bit for
+//! bit on a CPU.
 
 pub mod checkpoint;
 pub mod log;
@@ -19,6 +20,7 @@ use detect::data::loader::{Batch, TrainLoader};
 use detect::eval::Evaluation;
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
+use detect::watch::machine;
 use detect::weights::{Contents, ModelInfo, WeightsError, classifier, model::Trained};
 use serde_json::json;
 use tch::Device;
@@ -137,6 +139,10 @@ impl Trainer {
         let average = (setup.config.train.ema.decay > 0.)
             .then(|| Network::new(&setup.config, classes, setup.device));
         let metrics = Metrics::open(&setup.run.join("metrics.jsonl"), state.step)
+            .and_then(|mut metrics| {
+                metrics.write(&log::start_line(&setup, &state))?;
+                Ok(metrics)
+            })
             .with_context(|| format!("cannot write into {}", setup.run.display()))
             .or_exit(Exit::Output)?;
         let optimizer = Sgd::new(&model.store, &setup.config.train);
@@ -178,8 +184,11 @@ impl Trainer {
                 line["data_s"] = json!(waited);
                 line["step_s"] = json!(worked);
                 line["images_per_s"] = json!(rate);
+                if let Some(memory) = machine::resident_mib() {
+                    line["memory_mib"] = json!(memory);
+                }
                 self.record(&line)?;
-                bar.set_message(format!("loss {loss:.3}  {rate:.1} images/s"));
+                bar.set_message(log::words(&line));
             }
             bar.inc(1);
             let epoch_ends = step.is_multiple_of(per_epoch);
@@ -263,6 +272,11 @@ impl Trainer {
             .or_exit(Exit::Output)
     }
 
+    fn written(&self, result: std::io::Result<()>) -> anyhow::Result<()> {
+        let failed = || format!("cannot write into {}", self.setup.run.display());
+        result.with_context(failed).or_exit(Exit::Output)
+    }
+
     /// The network whose weights are judged and kept.
     fn judged(&self) -> &Network {
         self.average.as_ref().unwrap_or(&self.model)
@@ -270,7 +284,7 @@ impl Trainer {
 
     /// Scores the network on the validation split and keeps it if it is the best so far. Without such
     /// a split the newest weights are kept.
-    fn evaluate(&mut self, bar: &indicatif::ProgressBar) -> anyhow::Result<Option<Evaluation>> {
+    fn evaluate(&mut self, bar: &log::Progress) -> anyhow::Result<Option<Evaluation>> {
         let Some(val) = self.setup.val.clone() else {
             self.keep(None)?;
             return Ok(None);
@@ -299,11 +313,13 @@ impl Trainer {
             tracing::warn!("{error}; it counts as an image without detections");
         }
         let detections = run.results.len();
+        self.written(log::keep_detections(&self.setup.run, &run.results))?;
         let evaluation = evaluate::score(&val, run.results)?;
         let seconds = started.elapsed().as_secs_f64();
         let stats = evaluation.values();
         let [ap, ap50, ap75] = [0, 1, 2].map(|i| stats[i]);
         let step = self.state.step;
+        self.written(log::keep_evaluation(&self.setup.run, step, &evaluation))?;
         bar.suspend(|| tracing::info!("step {step}: AP {ap:.4}  AP50 {ap50:.4}  AP75 {ap75:.4}"));
         let line = json!({
             "kind": "eval", "step": step, "AP": ap, "AP50": ap50, "AP75": ap75,

@@ -12,12 +12,12 @@ use detect::draw::{self, Labelled};
 use detect::failure::{Exit, OrExit as _};
 use detect::geometry::Detection;
 use detect::weights::model;
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::inputs::{Inputs, STDIN};
 use crate::device;
 use crate::predict::Model;
+use crate::train::log::Progress;
 
 pub(super) fn run(args: &DetectArgs) -> anyhow::Result<Exit> {
     let device = device::choose(&args.run_on)?;
@@ -79,7 +79,7 @@ impl Output<'_> {
         file: &Path,
         image: &Rgb,
         found: &[Detection],
-        bar: &ProgressBar,
+        bar: &Progress,
     ) -> anyhow::Result<()> {
         let picture = match &self.args.out {
             Some(out) => Some(self.save(out, file, image, found)?),

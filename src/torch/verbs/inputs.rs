@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use detect::data::image::{self, EXTENSIONS, Rgb};
 use detect::failure::Exit;
-use indicatif::ProgressBar;
 
-use crate::train::log;
+use crate::train::log::{self, Progress};
 
 /// The name that stands for standard input.
 pub(super) const STDIN: &str = "-";
@@ -16,8 +15,9 @@ pub(super) const STDIN: &str = "-";
 /// Images that are decoded a batch at a time. One that fails is named on stderr and counted.
 pub(super) struct Inputs {
     files: std::vec::IntoIter<PathBuf>,
+    total: usize,
     failed: usize,
-    bar: ProgressBar,
+    bar: Progress,
 }
 
 impl Inputs {
@@ -33,11 +33,9 @@ impl Inputs {
                 }
             }
         }
-        let bar = log::bar(files.len(), 0, "images");
-        if files.len() < 2 {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-        }
-        Self { files: files.into_iter(), failed, bar }
+        let total = files.len();
+        let bar = if total < 2 { Progress::hidden() } else { log::bar(total, 0, "images") };
+        Self { files: files.into_iter(), total, failed, bar }
     }
 
     /// Those of the next `count` files that can be decoded; `None` at the end.
@@ -45,8 +43,7 @@ impl Inputs {
         let chunk: Vec<PathBuf> = self.files.by_ref().take(count).collect();
         let mut images = Vec::new();
         // What was given out before is done by now.
-        self.bar
-            .set_position(self.bar.length().unwrap_or(0) - (self.files.len() + chunk.len()) as u64);
+        self.bar.set_position((self.total - self.files.len() - chunk.len()) as u64);
         for file in &chunk {
             match read(file) {
                 Ok(image) => images.push((file.clone(), image)),
@@ -60,7 +57,7 @@ impl Inputs {
     }
 
     /// The bar, which has to be suspended while something is printed.
-    pub(super) fn bar(&self) -> &ProgressBar {
+    pub(super) fn bar(&self) -> &Progress {
         &self.bar
     }
 
