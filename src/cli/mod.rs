@@ -15,6 +15,7 @@ pub mod handover;
 mod import;
 mod info;
 mod process;
+mod report;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use self::check::CheckArgs;
 pub use self::convert::ConvertArgs;
 pub use self::draw::DrawArgs;
 pub use self::process::finish;
+pub use self::report::ReportArgs;
 use crate::config::{Override, Pooling};
 use crate::eval::IouType;
 use crate::failure::Exit;
@@ -75,6 +77,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Draw the annotations of a data set on its images
     Draw(DrawArgs),
+    /// Show what training runs have done, as a page
+    Report(ReportArgs),
     /// Show what this installation has and what is missing
     Doctor(DoctorArgs),
 }
@@ -389,6 +393,7 @@ impl Cli {
                 | Command::Check(_)
                 | Command::Convert(_)
                 | Command::Draw(_)
+                | Command::Report(_)
                 | Command::Doctor(_),
             ) => false,
         }
@@ -407,6 +412,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
         },
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Draw(args)) => draw::run(args),
+        Some(Command::Report(args)) => report::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
         None | Some(Command::Train(_) | Command::Features(_) | Command::Classify(_)) => {
             unreachable!("needs_torch() sends these to detect-torch")

@@ -29,6 +29,13 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:3
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid var(--soft);white-space:nowrap}
 td{overflow-wrap:break-word}.meanings td{text-align:left}.meanings th{text-align:left}.spark{width:62px;height:22px;vertical-align:middle}
 .sorts th{cursor:pointer}.sorts th[aria-sort]::after{content:' \\25be'}.sorts th[aria-sort=ascending]::after{content:' \\25b4'}
+.run0{stroke:#1f5fbf}.run1{stroke:#c2410c}.run2{stroke:#15803d}.run3{stroke:#7e22ce}.run4{stroke:#a16207}.run5{stroke:#0e7490}
+.bold{stroke-width:2}.faint{stroke-width:1;opacity:.25}.legend span{margin-right:16px;white-space:nowrap}.key{width:22px;height:8px}
+h3{font-size:16px;margin:14px 0 6px}pre{font-size:13px;overflow-x:auto;background:#f6f7f9;padding:10px}summary{cursor:pointer}
+.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:14px}.sample figcaption{font-weight:400;font-size:13px}
+.sample rect{fill:none;stroke-width:2}.sample text{fill:#fff;font-size:11px;paint-order:stroke;stroke:#000;stroke-width:2.5px}
+.hit rect{stroke:#22c55e}.false rect{stroke:#ef4444}.found rect{stroke:#fff;stroke-width:1}.lost rect{stroke:#facc15;stroke-dasharray:5 3}
+.hit-ink{color:#15803d}.false-ink{color:#dc2626}.lost-ink{color:#a16207}
 ";
 const SCRIPT: &str = "
 for(const table of document.querySelectorAll('table.sort')){table.classList.add('sorts');
@@ -121,3 +128,38 @@ macro_rules! add {
     };
 }
 pub(crate) use add;
+
+/// Goes through all tags: each is closed in its order, each attribute is quoted. Gives the names of
+/// the tags, and of the attributes.
+#[cfg(test)]
+pub(crate) fn parsed(html: &str) -> (Vec<String>, Vec<String>) {
+    let (mut open, mut tags, mut attributes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rest = html.strip_prefix("<!DOCTYPE html>").expect("it is there");
+    while let Some(start) = rest.find('<') {
+        let end = start + rest[start..].find('>').expect("a tag is closed");
+        let tag = &rest[start + 1..end];
+        assert!(!rest[..start].contains('>'), "a loose > before <{tag}>");
+        rest = &rest[end + 1..];
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name));
+            continue;
+        }
+        let name: String = tag.chars().take_while(char::is_ascii_alphanumeric).collect();
+        let inner = tag[name.len()..].trim_end_matches('/');
+        let quoted: Vec<&str> = inner.split('"').collect();
+        assert!(quoted.len() % 2 == 1, "quotes of <{tag}>");
+        for part in quoted.iter().step_by(2).map(|part| part.trim()).filter(|p| !p.is_empty()) {
+            let attribute = part.strip_suffix('=').expect("an attribute has a quoted value");
+            attributes.push(attribute.to_owned());
+        }
+        if name == "style" || name == "script" {
+            let end = rest.find(&format!("</{name}>")).expect("it is there");
+            rest = &rest[end + name.len() + 3..];
+        } else if !tag.ends_with('/') && name != "meta" {
+            open.push(name.clone());
+        }
+        tags.push(name);
+    }
+    assert!(open.is_empty(), "{open:?} are open at the end");
+    (tags, attributes)
+}

@@ -20,36 +20,94 @@ pub(crate) struct Line<'a> {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Lines over a range of x; y goes from 0 to 1. `mark` is a point that stands out, with its text.
+/// What an axis shows, from `low` to `high`, and how many parts its ticks make of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Axis {
+    low: f64,
+    high: f64,
+    parts: u32,
+}
+
+impl Axis {
+    /// From 0 to 1.
+    pub(crate) const SHARE: Self = Self { low: 0., high: 1., parts: 5 };
+
+    /// These ends, in five parts; a range without extent is widened.
+    pub(crate) fn exactly(low: f64, high: f64) -> Self {
+        let (low, high) = if low < high { (low, high) } else { (low - 0.5, low + 0.5) };
+        Self { low, high, parts: 5 }
+    }
+
+    /// Round numbers around all of `values` that are finite.
+    pub(crate) fn around(values: impl Iterator<Item = f64>) -> Self {
+        let ends = values.filter(|v| v.is_finite()).fold(None, |ends: Option<(f64, f64)>, v| {
+            Some(ends.map_or((v, v), |(low, high)| (low.min(v), high.max(v))))
+        });
+        let (low, high) = ends.unwrap_or((0., 1.));
+        // What hardly moves is shown on a scale that says so.
+        let least = low.abs().max(high.abs()) * 0.02;
+        let (low, high) = match (high - low > least, high) {
+            (true, _) => (low, high),
+            (false, 0.) => (0., 1.),
+            (false, _) => (low.midpoint(high) - least, low.midpoint(high) + least),
+        };
+        // A step of 1, 2 or 5 times a power of ten, four to nine of them.
+        let raw = (high - low) / 5.;
+        let power = 10_f64.powf(raw.log10().floor());
+        let step =
+            [1., 2., 5., 10.].map(|n| n * power).into_iter().find(|&step| step >= raw * 0.999);
+        let step = step.unwrap_or(10. * power);
+        let (first, last) = ((low / step).floor(), (high / step).ceil());
+        Self { low: first * step, high: last * step, parts: (last - first).clamp(1., 12.) as u32 }
+    }
+
+    fn at(self, share: f64) -> f64 {
+        // From both ends, so that 0 in the middle is 0.
+        let value = self.low * (1. - share) + self.high * share;
+        if value.abs() < (self.high - self.low) * 1e-9 { 0. } else { value }
+    }
+
+    fn share(self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+}
+
+/// Lines; `mark` is a point that stands out, with its text.
 pub(crate) fn lines(
     axes: [&str; 2],
-    x_range: (f64, f64),
+    [across, up]: [Axis; 2],
     lines: &[Line<'_>],
     mark: Option<(f64, f64, &str)>,
 ) -> String {
-    let (low, high) =
-        if x_range.0 < x_range.1 { x_range } else { (x_range.0 - 0.5, x_range.0 + 0.5) };
-    let x = |value: f64| LEFT + (value - low) / (high - low) * (WIDTH - LEFT - MARGIN);
-    let y = |value: f64| MARGIN + (1. - value) * (HEIGHT - MARGIN - BOTTOM);
+    let x = |value: f64| LEFT + across.share(value) * (WIDTH - LEFT - MARGIN);
+    let y = |value: f64| MARGIN + (1. - up.share(value)) * (HEIGHT - MARGIN - BOTTOM);
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} by {}\">\n",
         axes[1], axes[0]
     );
-    for step in 0..=5 {
-        let share = f64::from(step) / 5.;
-        let value = low + share * (high - low);
-        let (at_x, at_y) = (x(value), y(share));
+    for part in 0..=across.parts {
+        let value = across.at(f64::from(part) / f64::from(across.parts));
+        let at = x(value);
         add!(
             svg,
-            "<path class=\"grid\" d=\"M{at_x:.1} {MARGIN}V{:.1}M{LEFT} {at_y:.1}H{:.1}\"/>\
-             <text class=\"mid\" x=\"{at_x:.1}\" y=\"{:.1}\">{}</text>\
-             <text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{share:.1}</text>\n",
+            "<path class=\"grid\" d=\"M{at:.1} {MARGIN}V{:.1}\"/>\
+             <text class=\"mid\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>\n",
             HEIGHT - BOTTOM,
-            WIDTH - MARGIN,
             HEIGHT - BOTTOM + 16.,
-            short(value),
+            short(value)
+        );
+    }
+    for part in 0..=up.parts {
+        let value = up.at(f64::from(part) / f64::from(up.parts));
+        let at = y(value);
+        add!(
+            svg,
+            "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{:.1}\"/>\
+             <text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+            WIDTH - MARGIN,
             LEFT - 6.,
-            at_y + 4.
+            at + 4.,
+            short(value)
         );
     }
     add!(
@@ -68,6 +126,16 @@ pub(crate) fn lines(
             add!(svg, "{:.1},{:.1} ", x(at_x), y(at_y));
         }
         add!(svg, "\"><title>{}</title></polyline>\n", escape(line.name));
+        if let [(at_x, at_y)] = line.points[..] {
+            // A single point is no line.
+            add!(
+                svg,
+                "<circle class=\"line {}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>\n",
+                line.class,
+                x(at_x),
+                y(at_y)
+            );
+        }
     }
     if let Some((at_x, at_y, text)) = mark {
         let (at_x, at_y) = (x(at_x), y(at_y));
@@ -86,11 +154,11 @@ pub(crate) fn lines(
 }
 
 fn short(value: f64) -> String {
-    if value == 0. || (0.01..1e4).contains(&value.abs()) {
-        let text = format!("{value:.2}");
+    if value == 0. || (0.01..1e6).contains(&value.abs()) {
+        let text = format!("{value:.3}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     } else {
-        format!("{value:.0e}")
+        format!("{value:.1e}").replace(".0e", "e")
     }
 }
 
@@ -128,4 +196,35 @@ pub(crate) fn bars(rows: &[(&str, f64, String)]) -> String {
         );
     }
     svg + "</svg>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_holds_its_values_between_round_ticks() {
+        let axis = |values: &[f64]| Axis::around(values.iter().copied());
+        assert_eq!(axis(&[0.3, 4.1]), Axis { low: 0., high: 5., parts: 5 });
+        assert_eq!(axis(&[1., 300.]), Axis { low: 0., high: 300., parts: 3 });
+        assert_eq!(axis(&[]), axis(&[0., 1.]));
+        assert_eq!(axis(&[f64::NAN, 0., 0.]), axis(&[0., 1.]));
+        for values in
+            [[7., 7.], [-3., -2.99], [1e-9, 3e-9], [512., 512.25], [-1., 0.4], [0., 1e300]]
+        {
+            let axis = axis(&values);
+            assert!(axis.low <= values[0] && axis.high >= values[1], "{values:?}: {axis:?}");
+            assert!((1..=12).contains(&axis.parts) && axis.low < axis.high, "{values:?}: {axis:?}");
+        }
+        assert_eq!(axis(&[512., 512.25]).at(1.) - axis(&[512., 512.25]).at(0.), 25.);
+    }
+
+    #[test]
+    fn ticks_are_short() {
+        let words =
+            [(0., "0"), (0.125, "0.125"), (20_000., "20000"), (3.5e-4, "3.5e-4"), (1e6, "1e6")];
+        for (value, word) in words {
+            assert_eq!(short(value), word);
+        }
+    }
 }

@@ -88,12 +88,17 @@ fn parse(text: &[u8]) -> (Vec<Value>, usize) {
     let mut lines = Vec::new();
     let mut broken = 0;
     for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice::<Value>(line) {
-            Ok(value) if value.is_object() => lines.push(value),
-            _ => broken += 1,
+        match parse_one(line) {
+            Some(value) => lines.push(value),
+            None => broken += 1,
         }
     }
     (lines, broken)
+}
+
+/// A JSON object; none where the text is anything else.
+pub(super) fn parse_one(text: &[u8]) -> Option<Value> {
+    serde_json::from_slice::<Value>(text).ok().filter(Value::is_object)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::report::{crowd, range, verdict};
 use super::svg as own;
 use super::tide::KINDS;
 use crate::eval::coco::Evaluation;
-use crate::page::svg::{self, Line};
+use crate::page::svg::{self, Axis, Line};
 use crate::page::{self, add, escape, number, table};
 use std::fmt::Write as _;
 
@@ -135,7 +135,7 @@ fn curves(html: &mut String, analysis: &Analysis) {
     add!(
         html,
         "<div class=\"pair\">\n<figure><figcaption>Precision by recall</figcaption>\n{}</figure>\n",
-        svg::lines(["recall", "precision"], (0., 1.), &lines, None)
+        svg::lines(["recall", "precision"], [Axis::SHARE; 2], &lines, None)
     );
 
     let scores = overall.points.iter().map(|p| p.score).filter(|score| score.is_finite());
@@ -163,7 +163,12 @@ fn curves(html: &mut String, analysis: &Analysis) {
         "<figure><figcaption>F1 by score threshold</figcaption>\n{}</figure>\n</div>\n\
          <p class=\"soft\">Blue: all categories together; grey: each category (its name shows under the pointer). \
          Dashed green is precision, dotted red recall.</p>\n",
-        svg::lines(["score threshold", "F1"], range, &lines, mark)
+        svg::lines(
+            ["score threshold", "F1"],
+            [Axis::exactly(range.0, range.1), Axis::SHARE],
+            &lines,
+            mark
+        )
     );
 }
 

@@ -4,6 +4,7 @@ use super::super::compare::{Bootstrap, compare};
 use super::super::{Options, analyse};
 use super::*;
 use crate::eval::{GroundTruth, Results, Settings, evaluate};
+use crate::page::parsed;
 use serde_json::{Value, json};
 
 fn small() -> (Value, Results, Results) {
@@ -23,40 +24,6 @@ fn page(gt: &Value, first: &Results, second: Option<&Results>, title: &str) -> S
     let comparison = second.map(|s| compare(&gt, first, s, &settings, options).unwrap());
     let comparison = comparison.as_ref().map(|c| (c, [title, "second"]));
     html(&Page { title, evaluation: &evaluation, analysis: &analysis, comparison })
-}
-
-/// Goes through all tags: each is closed in its order, each attribute is quoted. Gives the names of
-/// the tags, and of the attributes.
-fn parsed(html: &str) -> (Vec<String>, Vec<String>) {
-    let (mut open, mut tags, mut attributes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut rest = html.strip_prefix("<!DOCTYPE html>").unwrap();
-    while let Some(start) = rest.find('<') {
-        let end = start + rest[start..].find('>').expect("a tag is closed");
-        let tag = &rest[start + 1..end];
-        assert!(!rest[..start].contains('>'), "a loose > before <{tag}>");
-        rest = &rest[end + 1..];
-        if let Some(name) = tag.strip_prefix('/') {
-            assert_eq!(open.pop().as_deref(), Some(name));
-            continue;
-        }
-        let name: String = tag.chars().take_while(char::is_ascii_alphanumeric).collect();
-        let inner = tag[name.len()..].trim_end_matches('/');
-        let quoted: Vec<&str> = inner.split('"').collect();
-        assert!(quoted.len() % 2 == 1, "quotes of <{tag}>");
-        for part in quoted.iter().step_by(2).map(|part| part.trim()).filter(|p| !p.is_empty()) {
-            let attribute = part.strip_suffix('=').expect("an attribute has a quoted value");
-            attributes.push(attribute.to_owned());
-        }
-        if name == "style" || name == "script" {
-            let end = rest.find(&format!("</{name}>")).unwrap();
-            rest = &rest[end + name.len() + 3..];
-        } else if !tag.ends_with('/') && name != "meta" {
-            open.push(name.clone());
-        }
-        tags.push(name);
-    }
-    assert!(open.is_empty(), "{open:?} are open at the end");
-    (tags, attributes)
 }
 
 fn check_closed(html: &str) {
