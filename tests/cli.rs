@@ -52,7 +52,7 @@ fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
 fn help_texts() {
     let verbs = [
         "", "train", "eval", "classify", "info", "import", "features", "check", "convert", "draw",
-        "doctor",
+        "report", "doctor",
     ];
     for verb in verbs {
         let args: Vec<&str> = [verb, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
@@ -97,6 +97,7 @@ fn wrong_usage_ends_with_2_and_says_what() {
     }
     assert_refused(&["train", "--set", "nonsense"], 2, &["nonsense"]);
     assert_refused(&["check"], 2, &["<DIR>"]);
+    assert_refused(&["report"], 2, &["<RUN>..."]);
     assert_refused(&["features"], 2, &["--weights", "--input", "--out"]);
     assert_refused(&["info", "nasnet-a-6@4032", "--classes", "0"], 2, &["at least 1"]);
     assert_refused(&["info", "nasnet-a-6@4032", "--image-size", "2"], 2, &["at least 3 pixels"]);

@@ -67,6 +67,22 @@ impl Axis {
         if value.abs() < (self.high - self.low) * 1e-9 { 0. } else { value }
     }
 
+    /// The words of its tick number `part`: no more digits than the step between ticks has.
+    fn tick(self, part: u32) -> String {
+        let step = (self.high - self.low) / f64::from(self.parts);
+        let value = self.at(f64::from(part) / f64::from(self.parts));
+        let reach = self.low.abs().max(self.high.abs());
+        if value == 0. {
+            return "0".to_owned();
+        }
+        if !(1e-3..1e6).contains(&reach) {
+            return format!("{value:.1e}").replace(".0e", "e");
+        }
+        let text = format!("{value:.*}", (2. - step.log10().floor()).clamp(0., 9.) as usize);
+        let whole = !text.contains('.');
+        if whole { text } else { text.trim_end_matches('0').trim_end_matches('.').to_owned() }
+    }
+
     fn share(self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
@@ -86,20 +102,18 @@ pub(crate) fn lines(
         axes[1], axes[0]
     );
     for part in 0..=across.parts {
-        let value = across.at(f64::from(part) / f64::from(across.parts));
-        let at = x(value);
+        let at = x(across.at(f64::from(part) / f64::from(across.parts)));
         add!(
             svg,
             "<path class=\"grid\" d=\"M{at:.1} {MARGIN}V{:.1}\"/>\
              <text class=\"mid\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>\n",
             HEIGHT - BOTTOM,
             HEIGHT - BOTTOM + 16.,
-            short(value)
+            across.tick(part)
         );
     }
     for part in 0..=up.parts {
-        let value = up.at(f64::from(part) / f64::from(up.parts));
-        let at = y(value);
+        let at = y(up.at(f64::from(part) / f64::from(up.parts)));
         add!(
             svg,
             "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{:.1}\"/>\
@@ -107,7 +121,7 @@ pub(crate) fn lines(
             WIDTH - MARGIN,
             LEFT - 6.,
             at + 4.,
-            short(value)
+            up.tick(part)
         );
     }
     add!(
@@ -151,15 +165,6 @@ pub(crate) fn lines(
         );
     }
     svg + "</svg>\n"
-}
-
-fn short(value: f64) -> String {
-    if value == 0. || (0.01..1e6).contains(&value.abs()) {
-        let text = format!("{value:.3}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        format!("{value:.1e}").replace(".0e", "e")
-    }
 }
 
 /// A curve in a cell of a table; both axes go from 0 to 1.
@@ -221,10 +226,16 @@ mod tests {
 
     #[test]
     fn ticks_are_short() {
-        let words =
-            [(0., "0"), (0.125, "0.125"), (20_000., "20000"), (3.5e-4, "3.5e-4"), (1e6, "1e6")];
-        for (value, word) in words {
-            assert_eq!(short(value), word);
-        }
+        let ticks = |low: f64, high: f64| -> Vec<String> {
+            let axis = Axis::around([low, high].into_iter());
+            (0..=axis.parts).map(|part| axis.tick(part)).collect()
+        };
+        assert_eq!(ticks(0., 1.), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
+        assert_eq!(ticks(0., 0.02), ["0", "0.005", "0.01", "0.015", "0.02"]);
+        assert_eq!(ticks(0., 90_000.), ["0", "20000", "40000", "60000", "80000", "100000"]);
+        assert_eq!(ticks(0., 3e-4), ["0", "1e-4", "2e-4", "3e-4"]);
+        assert_eq!(ticks(-10., 10.), ["-10", "-5", "0", "5", "10"]);
+        let scores = Axis::exactly(0.1, 0.35);
+        assert_eq!((scores.tick(0), scores.tick(1)), ("0.1".to_owned(), "0.15".to_owned()));
     }
 }

