@@ -29,8 +29,8 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:3
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid var(--soft);white-space:nowrap}
 td{overflow-wrap:break-word}.meanings td{text-align:left}.meanings th{text-align:left}.spark{width:62px;height:22px;vertical-align:middle}
 .sorts th{cursor:pointer}.sorts th[aria-sort]::after{content:' \\25be'}.sorts th[aria-sort=ascending]::after{content:' \\25b4'}
-.run0{stroke:#1f5fbf}.run1{stroke:#c2410c}.run2{stroke:#15803d}.run3{stroke:#7e22ce}.run4{stroke:#a16207}.run5{stroke:#0e7490}
-.bold{stroke-width:2}.faint{stroke-width:1;opacity:.25}.legend span{margin-right:16px;white-space:nowrap}.key{width:22px;height:8px}
+.run0{stroke:#1f5fbf;stroke-width:2}.run1{stroke:#c2410c;stroke-width:2}.run2{stroke:#15803d;stroke-width:2}.run3{stroke:#7e22ce;stroke-width:2}.run4{stroke:#a16207;stroke-width:2}.run5{stroke:#0e7490;stroke-width:2}
+.faint{stroke-width:1;opacity:.25}.legend span{margin-right:16px;white-space:nowrap}.key{width:22px;height:8px}
 h3{font-size:16px;margin:14px 0 6px}pre{font-size:13px;overflow-x:auto;background:#f6f7f9;padding:10px}summary{cursor:pointer}
 .samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:14px}.sample figcaption{font-weight:400;font-size:13px}
 .sample rect{fill:none;stroke-width:2}.sample text{fill:#fff;font-size:11px;paint-order:stroke;stroke:#000;stroke-width:2.5px}

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::watch::record::{RECORD, Record, read};
 
-    /// What tools/golden_events.py wrote with the writer of tensorboard.
+    /// What `tools/golden_events.py` wrote with the writer of tensorboard.
     const GOLDEN: &[u8] = include_bytes!("../../tests/golden/events/tensorboard.bin");
     const LINES: &str = include_str!("../../tests/golden/events/metrics.jsonl");
 

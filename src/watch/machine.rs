@@ -31,7 +31,7 @@ pub fn describe(gpu: bool) -> Value {
     }
     let memory = fs::read_to_string("/proc/meminfo").ok();
     if let Some(kib) = memory.as_deref().and_then(|text| kib(text, "MemTotal")) {
-        about["memory_mib"] = json!((kib as f64 / KIB_A_MIB).round());
+        about["memory_mib"] = json!(kib / 1024);
     }
     if let Ok(kernel) = fs::read_to_string("/proc/sys/kernel/osrelease") {
         about["kernel"] = json!(kernel.trim());

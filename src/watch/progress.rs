@@ -1,11 +1,14 @@
 //! How far long work is: a bar on a terminal, else a plain line now and then.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::Value;
+
+use crate::page::add;
 
 /// Work that takes less than this is not talked about.
 const FIRST: Duration = Duration::from_secs(2);
@@ -111,7 +114,7 @@ impl Plain {
         let here = done.saturating_sub(self.first);
         if here > 0 {
             let left = elapsed.mul_f64((*total - *done) as f64 / here as f64);
-            line += &format!(", {:#} left", HumanDuration(left));
+            add!(line, ", {:#} left", HumanDuration(left));
         }
         if !self.message.is_empty() {
             line += "  ";

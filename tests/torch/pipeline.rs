@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use detect::config::Config;
 use detect::data::classify::{ClassNames, Preprocessing};
 use detect::geometry::Size;
+use detect::watch::{DETECTIONS, EVALUATION, events, record};
 use detect::weights::{ClassifierInfo, Contents};
 use detect_torch::backbone::Classifier;
 use detect_torch::weights;
@@ -45,7 +46,8 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let common =
         ["train", "--config", "tiny", "--data", text(&data), "--steps", "40", "--threads", "1"];
     let straight = dir.path().join("straight");
-    expect_code(&run(&[&common[..], &["--out", text(&straight)]].concat()), 0);
+    let said = expect_code(&run(&[&common[..], &["--out", text(&straight)]].concat()), 0);
+    assert!(!said.contains('\u{1b}'), "no bar where stderr is no terminal: {said}");
 
     let killed = dir.path().join("killed");
     let mut child = program()
@@ -80,6 +82,27 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     assert_eq!(steps(&straight), steps(&killed), "losses, norms and rates of every step");
     let scores = |run: &Path| metrics(run, "eval")[0]["stats"].clone();
     assert_eq!(scores(&straight), scores(&killed));
+    // What is there to be watched agrees with the record.
+    let starts: Vec<Value> =
+        metrics(&killed, "start").into_iter().map(|start| start["step"].clone()).collect();
+    assert_eq!(starts, [0, 20]);
+    let (lines, broken) = record::read(&killed.join(record::RECORD)).unwrap();
+    assert_eq!(broken, 0);
+    let names = fs::read_dir(&killed).unwrap().map(|entry| entry.unwrap().path());
+    let events: Vec<_> = names.filter(|path| text(path).contains("tfevents")).collect();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(fs::read(&events[0]).unwrap(), events::from_record(&lines, 0.));
+    let kept = |run: &Path, name: &str| fs::read(run.join(name)).unwrap();
+    for name in [DETECTIONS, EVALUATION] {
+        assert_eq!(kept(&straight, name), kept(&killed, name), "{name}");
+    }
+    let evaluation: Value = serde_json::from_slice(&kept(&killed, EVALUATION)).unwrap();
+    assert_eq!((&evaluation["step"], &evaluation["stats"]), (&Value::from(40), &scores(&killed)));
+    let detections: Value = serde_json::from_slice(&kept(&killed, DETECTIONS)).unwrap();
+    assert_eq!(
+        detections.as_array().unwrap().len() as u64,
+        evaluation["detections"].as_u64().unwrap()
+    );
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn legend<'a>(html: &mut String, lines: impl Iterator<Item = (&'static str, &'a 
     for (class, name) in lines {
         add!(
             html,
-            "<span><svg class=\"key\" viewBox=\"0 0 22 8\" aria-hidden=\"true\"><path class=\"line bold {class}\" \
+            "<span><svg class=\"key\" viewBox=\"0 0 22 8\" aria-hidden=\"true\"><path class=\"line {class}\" \
              d=\"M1 4H21\"/></svg> {}</span> ",
             escape(name)
         );
@@ -141,26 +141,30 @@ fn thin(points: &[(f64, f64)]) -> Points {
     shown
 }
 
-/// A number of several runs by step: as it is, faint, and smoothed.
-fn compared(html: &mut String, runs: &[Run], title: &str, key: &str, from_zero: bool) {
-    let classes: Vec<[String; 2]> = (0..runs.len())
-        .map(|i| ["faint", "bold"].map(|kind| format!("{kind} {}", color(i))))
-        .collect();
+/// How a number is drawn.
+#[derive(Clone, Copy, PartialEq)]
+enum Drawing {
+    /// Faint as it is, and bold smoothed.
+    Noisy,
+    /// As it is.
+    Exact,
+}
+
+/// A number of several runs by step. The axis of the loss need not begin at 0: how far it falls is what matters.
+fn compared(html: &mut String, runs: &[Run], title: &str, key: &str, drawing: Drawing) {
+    let faint: Vec<String> = (0..runs.len()).map(|i| format!("faint {}", color(i))).collect();
     let all: Vec<Points> = runs.iter().map(|run| series(run, key)).collect();
-    let own = |kind: usize, points: fn(&[(f64, f64)]) -> Points| {
-        let lines = runs.iter().zip(&all).zip(&classes);
-        let line = move |((run, all), class): ((&'_ Run, &Points), &'_ [String; 2])| {
-            (run.name.clone(), class[kind].clone(), points(all))
-        };
-        lines.map(line).collect::<Vec<_>>()
-    };
-    let owned: Vec<(String, String, Points)> =
-        own(0, thin).into_iter().chain(own(1, smooth)).collect();
-    let lines: Vec<Line<'_>> = owned
-        .iter()
-        .map(|(name, class, points)| Line { name, class, points: points.clone() })
-        .collect();
-    plot(html, title, ["step", ""], &lines, from_zero);
+    let mut lines = Vec::new();
+    if drawing == Drawing::Noisy {
+        for ((run, class), points) in runs.iter().zip(&faint).zip(&all) {
+            lines.push(Line { name: &run.name, class, points: thin(points) });
+        }
+    }
+    let shown = if drawing == Drawing::Noisy { smooth } else { thin };
+    for (i, (run, points)) in runs.iter().zip(&all).enumerate() {
+        lines.push(Line { name: &run.name, class: color(i), points: shown(points) });
+    }
+    plot(html, title, ["step", ""], &lines, key != "loss");
 }
 
 fn losses(html: &mut String, runs: &[Run]) {
@@ -168,7 +172,7 @@ fn losses(html: &mut String, runs: &[Run]) {
         "<h2>Losses</h2>\n<p class=\"soft\">Bold: the mean over a fortieth of all logged steps; faint: each of \
          them.</p>\n<div class=\"pair\">\n",
     );
-    compared(html, runs, "Loss, weighted sum", "loss", false);
+    compared(html, runs, "Loss, weighted sum", "loss", Drawing::Noisy);
     let parts = runs.first().map(Run::loss_parts).unwrap_or_default();
     if let [run] = runs {
         let lines: Vec<Line<'_>> = parts
@@ -185,20 +189,20 @@ fn losses(html: &mut String, runs: &[Run]) {
         html.push_str("</div>\n");
     } else {
         for key in parts {
-            compared(html, runs, &escape(key), key, true);
+            compared(html, runs, &escape(key), key, Drawing::Noisy);
         }
     }
-    compared(html, runs, "Norm of the gradient, before clipping", "grad_norm", true);
-    compared(html, runs, "Learning rate", "lr", true);
+    compared(html, runs, "Norm of the gradient, before clipping", "grad_norm", Drawing::Noisy);
+    compared(html, runs, "Learning rate", "lr", Drawing::Exact);
     html.push_str("</div>\n");
 }
 
 fn rates(html: &mut String, runs: &[Run]) {
     html.push_str("<h2>Speed and memory</h2>\n<div class=\"pair\">\n");
-    compared(html, runs, "Images a second", "images_per_s", true);
-    compared(html, runs, "Resident memory, MiB", "memory_mib", true);
-    compared(html, runs, "Seconds a step: work", "step_s", true);
-    compared(html, runs, "Seconds a step: waiting for data", "data_s", true);
+    compared(html, runs, "Images a second", "images_per_s", Drawing::Noisy);
+    compared(html, runs, "Resident memory, MiB", "memory_mib", Drawing::Exact);
+    compared(html, runs, "Seconds a step: work", "step_s", Drawing::Noisy);
+    compared(html, runs, "Seconds a step: waiting for data", "data_s", Drawing::Noisy);
     html.push_str("</div>\n");
 }
 
@@ -281,7 +285,7 @@ fn figure(html: &mut String, sample: &Sample) {
     html.push_str("<figure class=\"sample\">");
     match &sample.picture {
         Err(why) => {
-            add!(html, "<p class=\"warn\">This image can't be shown: {}.</p>\n", escape(why))
+            add!(html, "<p class=\"warn\">This image can't be shown: {}.</p>\n", escape(why));
         }
         Ok((uri, size)) => {
             let (width, height) = (size.width, size.height);
@@ -399,7 +403,8 @@ fn configuration(html: &mut String, runs: &[Run]) {
             .map_or_else(|_| format!("{config:#}"), |config| config.to_toml());
         add!(
             html,
-            "<details><summary>{}</summary><pre>{}</pre></details>\n",
+            "<details{}><summary>{}</summary><pre>{}</pre></details>\n",
+            if runs.len() == 1 { " open=\"\"" } else { "" },
             escape(&run.name),
             text.lines().map(escape).collect::<Vec<_>>().join("\n")
         );

@@ -30,7 +30,7 @@ fn folder(at: &Path, name: &str, count: u64) -> Run {
             lines.push(json!({ "kind": "eval", "step": step, "time": 1000.5 + step as f64, "AP": ap, "AP50": 2. * ap, "AP75": -1. }));
         }
     }
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n") + "\n";
     fs::write(run.join(RECORD), text + "{\"kind\":\"step\",\"st").unwrap();
     fs::write(
         run.join("config.json"),

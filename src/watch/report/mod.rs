@@ -198,7 +198,7 @@ mod tests {
 
     fn run(lines: &[Value]) -> Run {
         let dir = tempfile::tempdir().unwrap();
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text = lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n") + "\n";
         fs::write(dir.path().join(RECORD), text + "{\"kind\":\"st").unwrap();
         Run::read(dir.path(), None).unwrap()
     }

@@ -79,9 +79,10 @@ pub struct Samples {
 pub(super) fn of(run: &Run, data: Option<&Path>) -> Result<Samples, String> {
     let file = run.folder.join(DETECTIONS);
     if !file.is_file() {
-        return Err(match run.evals.is_empty() {
-            true => "the run has not been evaluated yet".to_owned(),
-            false => format!("the run folder has no {DETECTIONS}"),
+        return Err(if run.evals.is_empty() {
+            "the run has not been evaluated yet".to_owned()
+        } else {
+            format!("the run folder has no {DETECTIONS}")
         });
     }
     let start = run.starts.last();

@@ -1,11 +1,12 @@
 //! The report of runs as a text and as JSON, and the words that the page shares with them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use super::Run;
-use crate::page::printable;
+use crate::page::{add, printable};
 
 /// Seconds as people say them: `42 s`, `12 min`, `3.5 h`.
 pub(super) fn duration(seconds: f64) -> String {
@@ -50,15 +51,22 @@ pub fn text(runs: &[Run]) -> String {
         let column: Vec<String> = std::iter::once(head).chain(cells).collect();
         let width = column.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
         for (line, cell) in lines.iter_mut().zip(column) {
-            *line +=
-                &if place == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+            if place == 0 {
+                add!(line, "{cell:<width$}");
+            } else {
+                add!(line, "  {cell:>width$}");
+            }
         }
     }
-    let mut text: String = lines.iter().map(|line| format!("{}\n", line.trim_end())).collect();
+    let mut text = String::new();
+    for line in lines {
+        text += line.trim_end();
+        text.push('\n');
+    }
     for run in runs {
         if let Err(why) = &run.samples {
-            text +=
-                &format!("{}: no images on the page: {}\n", printable(&run.name), printable(why));
+            let name = printable(&run.name);
+            add!(text, "{name}: no images on the page: {}\n", printable(why));
         }
     }
     text
@@ -109,13 +117,37 @@ pub fn json(runs: &[Run]) -> Value {
     json!({ "runs": runs.iter().map(one).collect::<Vec<_>>() })
 }
 
+/// What a `start` line holds, by its key and in the page's words; the rest follows under its own keys.
+const FACTS: [(&str, &str); 15] = [
+    ("device", "device"),
+    ("threads", "threads"),
+    ("machine.cpu", "processor"),
+    ("machine.cores", "cores"),
+    ("machine.memory_mib", "memory, MiB"),
+    ("machine.gpu", "GPU"),
+    ("machine.system", "system"),
+    ("machine.kernel", "kernel"),
+    ("versions.detect", "detect"),
+    ("versions.libtorch", "libtorch"),
+    ("data", "data"),
+    ("train", "training split"),
+    ("images", "training images"),
+    ("val", "validation split"),
+    ("val_images", "validation images"),
+];
+
 /// What a `start` line says of machine and data, as rows of a table.
 pub(super) fn facts(start: &Value) -> Vec<(String, String)> {
-    let skipped = ["kind", "step", "steps", "name", "time"];
-    let all = flat(start).into_iter();
-    all.filter(|(key, _)| !skipped.contains(&key.as_str()))
-        .map(|(key, value)| (key.replace(['.', '_'], " "), value.trim_matches('"').to_owned()))
-        .collect()
+    let mut rest = flat(start);
+    for known in ["kind", "step", "steps", "name", "time"] {
+        rest.remove(known);
+    }
+    let known: Vec<_> = FACTS
+        .iter()
+        .filter_map(|(key, words)| Some(((*words).to_owned(), rest.remove(*key)?)))
+        .collect();
+    let all = known.into_iter().chain(rest);
+    all.map(|(key, value)| (key, value.trim_matches('"').to_owned())).collect()
 }
 
 /// The values of nested objects by their dotted keys, in JSON's words.
@@ -150,4 +182,45 @@ pub(super) fn changes(all: &[Option<BTreeMap<String, String>>]) -> Vec<(String, 
         (key.clone(), all.iter().map(value).collect::<Vec<_>>())
     };
     keys.into_iter().map(row).filter(|(_, values)| values.iter().any(|v| *v != values[0])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_facts_come_first_and_unknown_ones_are_not_lost() {
+        let start = json!({ "kind": "start", "time": 1.5, "zebra": { "x": 1 }, "machine": { "cores": 2 }, "device": "cpu" });
+        let expected = [("device", "cpu"), ("cores", "2"), ("zebra.x", "1")];
+        assert_eq!(facts(&start), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+
+    #[test]
+    fn durations_are_short() {
+        let words = [
+            (0.4, "0 s"),
+            (119., "119 s"),
+            (120., "2.0 min"),
+            (7200., "2.0 h"),
+            (360_000., "100.0 h"),
+        ];
+        for (seconds, word) in words {
+            assert_eq!(duration(seconds), word);
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_a_change() {
+        let [a, b] =
+            [json!({ "x": { "y": 1, "z": [2] }, "w": 0 }), json!({ "x": { "y": 1, "z": [3] } })];
+        let found = changes(&[Some(flat(&a)), Some(flat(&b)), None]);
+        let row =
+            |key: &str, values: [&str; 3]| (key.to_owned(), values.map(str::to_owned).to_vec());
+        let expected = [
+            row("w", ["0", "–", "–"]),
+            row("x.y", ["1", "1", "–"]),
+            row("x.z", ["[2]", "[3]", "–"]),
+        ];
+        assert_eq!(found, expected);
+    }
 }
