@@ -4,6 +4,7 @@
 //! are the images of its last evaluation, [`html`] the page, [`text`] the words.
 
 pub mod html;
+mod pictures;
 pub mod samples;
 pub mod text;
 
