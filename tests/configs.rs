@@ -78,6 +78,21 @@ fn mistakes_name_the_key() {
         ("input.resize.long_side=95", "must not be below short_side"),
         ("input.resize={kind=\"fixed\", height=64, width=64}", "must be 'short_side'"),
         ("train.loss_weights.box=-1", "train.loss_weights"),
+        ("train.optimizer={kind=\"sgd\", momentum=1.0}", "train.optimizer.momentum"),
+        ("train.optimizer={kind=\"rmsprop\", rho=0.9, momentum=0.9, eps=0.0}", "optimizer.eps"),
+        ("train.optimizer={kind=\"adamw\", betas=[0.9, 1.0], eps=1e-8}", "optimizer.betas"),
+        ("train.optimizer.kind=lion", "unknown variant `lion`"),
+        ("train.clip.norm=0.0", "train.clip.norm: must be positive"),
+        ("train.weight_decay.rate=-1.0", "train.weight_decay.rate"),
+        ("train.accumulate=0", "train.accumulate: must be at least 1"),
+        ("train.label_smoothing=1.0", "train.label_smoothing"),
+        (
+            "train.schedule={kind=\"exponential\", factor=2.0, epochs=1.0, staircase=true}",
+            "train.schedule",
+        ),
+        ("train.augment.short_sides=[96]", "train.augment.scale: must be [1.0, 1.0]"),
+        ("train.best_by=AP5", "unknown variant `AP5`"),
+        ("data.rare_under=2.0", "data.rare_under"),
         ("name=a/b", "name"),
     ] {
         let found = message(text);

@@ -1,6 +1,6 @@
 //! Whether a configuration makes sense.
 
-use super::{Config, ConfigError, Cut, Head, LossWeights, Resize, Rules};
+use super::{Config, ConfigError, Cut, Head, LossWeights, Resize, Rules, Schedule};
 
 fn refuse(key: &'static str, reason: &str) -> Result<(), ConfigError> {
     Err(ConfigError::Value { key, reason: reason.to_owned() })
@@ -71,6 +71,7 @@ impl Config {
             ("train.augment.flip", self.train.augment.flip),
             ("train.augment.vertical_flip", self.train.augment.vertical_flip),
             ("train.augment.color", self.train.augment.color),
+            ("data.rare_under", self.data.rare_under),
         ] {
             fraction(key, x)?;
         }
@@ -84,6 +85,7 @@ impl Config {
             ("roi.sampled", self.roi.sampled),
             ("roi.max_detections", self.roi.max_detections),
             ("train.batch", self.train.batch),
+            ("train.accumulate", self.train.accumulate),
             ("train.log_every", self.train.log_every),
             ("train.checkpoint_every", self.train.checkpoint_every),
             ("train.loader.threads", self.train.loader.threads),
@@ -102,8 +104,15 @@ impl Config {
         if !(train.lr > 0. && train.lr.is_finite()) {
             return refuse("train.lr", "must be positive");
         }
-        if !(0. ..1.).contains(&train.momentum) {
-            return refuse("train.momentum", "must be at least 0 and under 1");
+        train.optimizer.check().or_else(|(key, reason)| refuse(key, reason))?;
+        if !(train.weight_decay.rate >= 0. && train.weight_decay.rate.is_finite()) {
+            return refuse("train.weight_decay.rate", "must not be negative (0 is off)");
+        }
+        if train.clip.norm().is_some_and(|norm| !(norm > 0. && norm.is_finite())) {
+            return refuse(
+                "train.clip.norm",
+                "must be positive; train.clip = { kind = \"none\" } is off",
+            );
         }
         let LossWeights { objectness, rpn_box, class, box_ } = train.loss_weights;
         if ![objectness, rpn_box, class, box_].iter().all(|w| w.is_finite() && *w >= 0.) {
@@ -112,18 +121,47 @@ impl Config {
         if !(0. ..1.).contains(&train.ema.decay) {
             return refuse("train.ema.decay", "must be at least 0 (off) and under 1");
         }
-        if !(train.weight_decay >= 0. && train.clip_norm >= 0.) {
-            return refuse("train.weight_decay", "must not be negative, nor may train.clip_norm");
-        }
+        self.check_recipe()
+    }
+
+    /// Augmentation and what else came with recipes.
+    fn check_recipe(&self) -> Result<(), ConfigError> {
+        let train = &self.train;
         let [low, high] = train.augment.scale;
-        if [low, high] != [1., 1.] && !matches!(self.input.resize, Resize::ShortSide { .. }) {
+        let sides = &train.augment.short_sides;
+        let varies = matches!(self.input.resize, Resize::ShortSide { .. });
+        if [low, high] != [1., 1.] && !(varies && sides.is_empty()) {
             return refuse(
                 "train.augment.scale",
-                "must be [1.0, 1.0]: only input.resize of kind 'short_side' varies in size",
+                "must be [1.0, 1.0]: only input.resize of kind 'short_side' varies in size, by this or by train.augment.short_sides",
             );
         }
         if !(0.1 <= low && low <= high && high <= 4.) {
             return refuse("train.augment.scale", "must be [low, high] within 0.1 to 4");
+        }
+        if let Resize::ShortSide { long_side, .. } = self.input.resize {
+            if !sides.iter().all(|side| (32..=4096.min(long_side)).contains(side)) {
+                return refuse(
+                    "train.augment.short_sides",
+                    "must be 32 to 4096 and not above input.resize.long_side",
+                );
+            }
+        } else if !sides.is_empty() {
+            return refuse(
+                "train.augment.short_sides",
+                "must be [] where input.resize is not of kind 'short_side'",
+            );
+        }
+        if !(0. ..1.).contains(&train.label_smoothing) {
+            return refuse("train.label_smoothing", "must be at least 0 (off) and under 1");
+        }
+        if let Schedule::Exponential { factor, epochs, .. } = train.schedule
+            && !(factor > 0. && factor <= 1. && epochs > 0. && epochs.is_finite())
+        {
+            return refuse(
+                "train.schedule",
+                "needs a factor above 0 and at most 1, and a positive number of epochs",
+            );
         }
         Ok(())
     }

@@ -111,6 +111,16 @@ impl Input {
         }
     }
 
+    /// The same with another short side of [`Resize::ShortSide`]; the other kinds have none.
+    pub fn resized_to(&self, original: Size, short_side: usize) -> Size {
+        match self.resize {
+            Resize::ShortSide { long_side, .. } => {
+                short_side_size(original, short_side as f64, long_side as f64)
+            }
+            Resize::Fixed { .. } | Resize::KeepAspect { .. } => self.resized(original),
+        }
+    }
+
     /// The size of the inputs of a batch whose images become `resized`.
     pub fn padded(&self, resized: impl Iterator<Item = Size> + Clone) -> Size {
         let largest = Size::new(

@@ -1,12 +1,13 @@
 //! Reading a recipe and changing single keys of it.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::{Config, Resize};
+use super::{Config, Resize, upgrade};
 
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
@@ -124,6 +125,16 @@ impl std::fmt::Display for Override {
     }
 }
 
+/// A recipe in today's form; what is none, or not TOML, stays for the reader to complain about.
+fn of_today(text: &str) -> Cow<'_, str> {
+    let Ok(mut json) = toml::from_str::<serde_json::Value>(text) else { return text.into() };
+    if !upgrade::is_old(&json) {
+        return text.into();
+    }
+    upgrade::upgrade(&mut json);
+    toml::to_string(&json).map_or(text.into(), Into::into)
+}
+
 impl Config {
     /// The recipe as text.
     pub fn to_toml(&self) -> String {
@@ -147,6 +158,7 @@ impl Config {
             origin,
             toml: Box::new(source),
         };
+        let text = &*of_today(text);
         // The text itself first, so that a mistake in the file is shown with its line.
         let plain: Self = toml::from_str(text).map_err(|e| parse(e, origin.into()))?;
         let config = if overrides.is_empty() {

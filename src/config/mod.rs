@@ -8,6 +8,7 @@ mod detector;
 mod genotype_file;
 mod input;
 mod load;
+mod optimizer;
 mod recipes;
 mod train;
 mod upgrade;
@@ -20,8 +21,9 @@ pub use detector::{
 pub use genotype_file::{GenotypeError, OwnBackbone};
 pub use input::{Input, Resize, Sampling};
 pub use load::{ConfigError, Override};
+pub use optimizer::{Clip, Decay, Optimizer, WeightDecay};
 pub use recipes::{RECIPES, recipe_for};
-pub use train::{Augment, Data, Ema, Loader, LossWeights, Schedule, Train};
+pub use train::{Augment, Data, Ema, EpochSampling, Loader, LossWeights, Metric, Schedule, Train};
 pub use upgrade::upgrade;
 
 /// A whole recipe.

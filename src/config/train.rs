@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Clip, Optimizer, WeightDecay};
+
 /// Which splits of the data set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -10,14 +12,30 @@ pub struct Data {
     pub train: String,
     /// Evaluated on during training.
     pub val: String,
+    /// How often an epoch shows each image of `train`.
+    pub sampling: EpochSampling,
+    /// Share of the images under which a category counts as rare, for `sampling = "class_balanced"`.
+    pub rare_under: f64,
+}
+
+/// How often an epoch shows each image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EpochSampling {
+    /// Once.
+    Uniform,
+    /// Images of rare categories more often: repeat factor sampling (Gupta et al. 2019, section 4.2).
+    ClassBalanced,
 }
 
 /// Training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Train {
-    /// Images a step.
+    /// Images that go through the network together.
     pub batch: usize,
+    /// Batches a step: their gradients count as those of one large batch.
+    pub accumulate: usize,
     /// Passes over the training split; the number of steps where `steps` is 0.
     pub epochs: usize,
     /// Steps in all; 0 takes `epochs`.
@@ -30,16 +48,17 @@ pub struct Train {
     pub schedule: Schedule,
     /// Steps in which the rate rises from 0 to `lr`.
     pub warmup_steps: usize,
-    /// SGD's momentum.
-    pub momentum: f64,
-    /// Added to the gradient, times the weight, as SGD of `torch` does.
-    pub weight_decay: f64,
-    /// Whether batch norm's gamma and beta decay too.
-    pub decay_norm: bool,
-    /// Whether the weights outside the featurizer decay too.
-    pub decay_heads: bool,
-    /// The gradient's global norm is held to this; 0 is off.
-    pub clip_norm: f64,
+    /// The rule that moves the weights.
+    pub optimizer: Optimizer,
+    /// How weights shrink.
+    pub weight_decay: WeightDecay,
+    /// What holds gradients down.
+    pub clip: Clip,
+    /// Parts that do not learn, by name: globs such as `backbone.cell_stem_*`. Their batch norm uses its
+    /// running statistics.
+    pub freeze: Vec<String>,
+    /// Share of a region's class that is spread over all classes evenly; 0 is off.
+    pub label_smoothing: f64,
     /// What each of the four losses counts.
     pub loss_weights: LossWeights,
     /// Steps in which scheduled drop path reaches its full strength; 0 takes all.
@@ -55,6 +74,10 @@ pub struct Train {
     pub half_precision_model: bool,
     /// Epochs between two evaluations; 0 evaluates at the end alone.
     pub eval_every: usize,
+    /// The number of an evaluation that says which model is best.
+    pub best_by: Metric,
+    /// The run ends early after this many evaluations without a better one; 0 is off.
+    pub patience: usize,
     /// Steps between two checkpoints; the end always has one.
     pub checkpoint_every: usize,
     /// Steps between two lines of the log.
@@ -76,11 +99,20 @@ pub enum Schedule {
         /// How much.
         factor: f64,
     },
+    /// Times `factor` every `epochs` epochs: how NASNet's classifiers were trained.
+    Exponential {
+        /// How much.
+        factor: f64,
+        /// When.
+        epochs: f64,
+        /// Whether it falls at once, or a little each step.
+        staircase: bool,
+    },
 }
 
 impl Schedule {
-    /// The factor on `lr` at `step` of `total`, without warm-up.
-    pub fn factor(&self, step: usize, total: usize) -> f64 {
+    /// The factor on `lr` at `step` of `total`, of which `per_epoch` make an epoch, without warm-up.
+    pub fn factor(&self, step: usize, total: usize, per_epoch: usize) -> f64 {
         let done = step as f64 / total.max(1) as f64;
         match self {
             Self::Constant => 1.,
@@ -88,15 +120,19 @@ impl Schedule {
             Self::Step { milestones, factor } => {
                 factor.powi(milestones.iter().filter(|&&m| done >= m).count() as i32)
             }
+            Self::Exponential { factor, epochs, staircase } => {
+                let times = step as f64 / (epochs * per_epoch.max(1) as f64);
+                factor.powf(if *staircase { times.floor() } else { times })
+            }
         }
     }
 }
 
 impl Train {
-    /// The learning rate of `step` (from 0) of `total`.
-    pub fn lr_at(&self, step: usize, total: usize) -> f64 {
+    /// The learning rate of `step` (from 0) of `total`, of which `per_epoch` make an epoch.
+    pub fn lr_at(&self, step: usize, total: usize, per_epoch: usize) -> f64 {
         let warm = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.);
-        self.lr * warm * self.schedule.factor(step, total)
+        self.lr * warm * self.schedule.factor(step, total, per_epoch)
     }
 
     /// How far scheduled drop path has come at `step` of `total`, 0 to 1.
@@ -105,9 +141,14 @@ impl Train {
         (step as f64 / full as f64).min(1.)
     }
 
-    /// Steps in all for a training split of `images`.
+    /// Steps in all for an epoch of `images`.
     pub fn total_steps(&self, images: usize) -> usize {
-        if self.steps > 0 { self.steps } else { self.epochs * images.div_ceil(self.batch) }
+        if self.steps > 0 { self.steps } else { self.epochs * self.steps_per_epoch(images) }
+    }
+
+    /// Steps of an epoch of `images`; the last one is short where they do not divide.
+    pub fn steps_per_epoch(&self, images: usize) -> usize {
+        images.div_ceil(self.batch * self.accumulate).max(1)
     }
 }
 
@@ -131,6 +172,31 @@ impl LossWeights {
     pub const ONES: Self = Self { objectness: 1., rpn_box: 1., class: 1., box_: 1. };
 }
 
+/// A number of an evaluation, by COCO's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "COCO's names, in COCO's order")]
+pub enum Metric {
+    AP,
+    AP50,
+    AP75,
+    APs,
+    APm,
+    APl,
+    AR1,
+    AR10,
+    AR100,
+    ARs,
+    ARm,
+    ARl,
+}
+
+impl Metric {
+    /// This number of the 12 in COCO's order; -1 where nothing could be measured.
+    pub fn of(self, stats: [f64; 12]) -> f64 {
+        stats[self as usize]
+    }
+}
+
 /// Moving average of the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +215,8 @@ pub struct Augment {
     pub vertical_flip: f64,
     /// The short side is drawn between these multiples of `input.resize.short_side`.
     pub scale: [f64; 2],
+    /// The short side is one of these instead, each as likely; the limit of the long side stays. Empty is off.
+    pub short_sides: Vec<usize>,
     /// Brightness, contrast and saturation are multiplied by 1 +- this.
     pub color: f64,
 }
@@ -168,13 +236,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schedules_fall_as_they_say() {
+    fn rates_follow_the_table() {
+        let mut train = crate::config::Config::recipe("tiny", &[]).unwrap().train;
+        train.lr = 2.;
+        train.warmup_steps = 4;
+        let (total, per_epoch) = (100, 10);
         let step = Schedule::Step { milestones: vec![0.5, 0.75], factor: 0.1 };
-        assert_eq!(step.factor(49, 100), 1.);
-        assert_eq!(step.factor(50, 100), 0.1);
-        assert!((step.factor(80, 100) - 0.01).abs() < 1e-12);
-        assert_eq!(Schedule::Cosine.factor(0, 10), 1.);
-        assert!((Schedule::Cosine.factor(5, 10) - 0.5).abs() < 1e-12);
+        let staircase = Schedule::Exponential { factor: 0.5, epochs: 2.5, staircase: true };
+        let smooth = Schedule::Exponential { factor: 0.5, epochs: 2.5, staircase: false };
+        // The step, and the rates there: constant, step, cosine, both exponentials. Worked out by hand.
+        let half = std::f64::consts::FRAC_1_SQRT_2;
+        let table = [
+            (0, [0.5, 0.5, 0.5, 0.5, 0.5]),
+            (3, [2., 2., 1.995_561_964_603_08, 2., 1.840_375_301_249_750_1]),
+            (24, [2., 2., 1.728_968_627_421_411_6, 2., 1.028_113_826_656_066_5]),
+            (25, [2., 2., 1. + half, 1., 1.]),
+            (49, [2., 2., 1.031_410_759_078_128_3, 1., 0.514_056_913_328_033_3]),
+            (50, [2., 0.2, 1., 0.5, 0.5]),
+            (75, [2., 0.02, 1. - half, 0.25, 0.25]),
+        ];
+        let schedules = [Schedule::Constant, step, Schedule::Cosine, staircase, smooth];
+        for (at, expected) in table {
+            for (schedule, expected) in schedules.iter().zip(expected) {
+                train.schedule = schedule.clone();
+                let found = train.lr_at(at, total, per_epoch);
+                assert!((found - expected).abs() < 1e-12, "{schedule:?} at {at}: {found}");
+            }
+        }
+        // Warm-up rises evenly to its end.
+        train.schedule = Schedule::Constant;
+        assert_eq!([0, 1, 2, 3, 4].map(|s| train.lr_at(s, 9, 1)), [0.5, 1., 1.5, 2., 2.]);
+    }
+
+    #[test]
+    fn steps_count_batches_times_accumulation() {
+        let mut train = crate::config::Config::recipe("tiny", &[]).unwrap().train;
+        (train.batch, train.accumulate, train.epochs) = (4, 2, 3);
+        assert_eq!([8, 9, 16].map(|images| train.total_steps(images)), [3, 6, 6]);
+    }
+
+    #[test]
+    fn metrics_are_at_their_places() {
+        let stats = std::array::from_fn(|i| i as f64);
+        let found = [Metric::AP, Metric::APs, Metric::AR100, Metric::ARl].map(|m| m.of(stats));
+        assert_eq!(found, [0., 3., 8., 11.]);
     }
 
     #[test]

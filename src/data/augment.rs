@@ -40,11 +40,14 @@ pub struct Changes {
     pub scale: f64,
     /// Factors on brightness, contrast and saturation; 1 changes nothing.
     pub color: [f32; 3],
+    /// The short side of `input.resize` instead of its own.
+    pub short_side: Option<usize>,
 }
 
 impl Changes {
     /// No change.
-    pub const NONE: Self = Self { flip: false, vertical_flip: false, scale: 1., color: [1.; 3] };
+    pub const NONE: Self =
+        Self { flip: false, vertical_flip: false, scale: 1., color: [1.; 3], short_side: None };
 
     /// Draws the changes that `augment` allows.
     pub fn draw(augment: &config::Augment, rng: &mut impl Rng) -> Self {
@@ -58,6 +61,10 @@ impl Changes {
                 let sign = 2. * rng.random::<f64>() - 1.;
                 (1. + augment.color * sign).max(0.) as f32
             }),
+            short_side: {
+                let sides = &augment.short_sides;
+                sides.get((rng.random::<f64>() * sides.len() as f64) as usize).copied()
+            },
         }
     }
 
@@ -196,8 +203,13 @@ mod tests {
 
     #[test]
     fn draws_follow_from_their_place_and_stay_in_range() {
-        let augment =
-            config::Augment { flip: 0.5, vertical_flip: 0., scale: [0.8, 1.25], color: 0.2 };
+        let augment = config::Augment {
+            flip: 0.5,
+            vertical_flip: 0.,
+            scale: [0.8, 1.25],
+            short_sides: vec![480, 640, 800],
+            color: 0.2,
+        };
         let draw = |seed, epoch, index| {
             Changes::draw(&augment, &mut stream(seed, epoch, index, Purpose::Augment))
         };
@@ -211,6 +223,11 @@ mod tests {
         assert!(drawn.iter().all(|c| !c.vertical_flip));
         assert!(drawn.iter().all(|c| (0.8..=1.25).contains(&c.scale)));
         assert!(drawn.iter().any(|c| c.scale < 0.85) && drawn.iter().any(|c| c.scale > 1.2));
+        // 333 +- 15 each.
+        for side in [480, 640, 800] {
+            let count = drawn.iter().filter(|c| c.short_side == Some(side)).count();
+            assert!((250..420).contains(&count), "{count} of {side}");
+        }
         assert!(drawn.iter().flat_map(|c| c.color).all(|f| (0.8..=1.2).contains(&f)));
     }
 }

@@ -158,7 +158,10 @@ fn training_sample(
     let mut image = read(record, remark)?;
     changes.apply(&mut image);
     let original = image.size;
-    let resized = input.resized_by(original, changes.scale);
+    let resized = match changes.short_side {
+        Some(side) => input.resized_to(original, side),
+        None => input.resized_by(original, changes.scale),
+    };
     let (h, w) = (original.height as f32, original.width as f32);
     let (sy, sx) = (resized.height as f32 / h, resized.width as f32 / w);
     let (boxes, labels) = learnable(record, original)

@@ -15,7 +15,7 @@ use crate::data::Category;
 /// Value of the key `format` in a model file.
 const FORMAT: &str = "detect-model";
 /// Version of the form of the metadata.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The model that is used where none is named.
 pub const DEFAULT_MODEL: &str = "scenes";
@@ -67,7 +67,7 @@ impl ModelInfo {
             serde_json::from_str(get("model").unwrap_or_default()).map_err(unreadable)?;
         match get("version").and_then(|v| v.parse().ok()) {
             Some(VERSION) => {}
-            Some(1) => {
+            Some(1 | 2) => {
                 if let Some(config) = json.get_mut("config") {
                     upgrade(config);
                 }
@@ -126,9 +126,22 @@ mod tests {
         drop(&mut config["backbone"], "tail_norm");
         drop(&mut config["rpn"], "channels");
         drop(&mut config["roi"], "max_per_class");
-        drop(&mut config["train"], "loss_weights");
-        drop(&mut config["train"], "decay_heads");
-        drop(&mut config["train"], "drop_path_steps");
+        for key in ["loss_weights", "drop_path_steps", "accumulate", "freeze", "label_smoothing"] {
+            drop(&mut config["train"], key);
+        }
+        for key in ["best_by", "patience", "clip"] {
+            drop(&mut config["train"], key);
+        }
+        drop(&mut config["train"]["augment"], "short_sides");
+        for key in ["sampling", "rare_under"] {
+            drop(&mut config["data"], key);
+        }
+        let optimizer = drop(&mut config["train"], "optimizer");
+        config["train"]["momentum"] = optimizer["momentum"].clone();
+        let decay = drop(&mut config["train"], "weight_decay");
+        config["train"]["weight_decay"] = decay["rate"].clone();
+        config["train"]["decay_norm"] = decay["norm"].clone();
+        config["train"]["clip_norm"] = 10.0.into();
         let resize = drop(&mut config["input"], "resize");
         config["input"]["short_side"] = resize["short_side"].clone();
         config["input"]["long_side"] = resize["long_side"].clone();
@@ -174,8 +187,8 @@ mod tests {
         let mut contents = Contents::default();
         info().write_to(&mut contents);
         assert_eq!(ModelInfo::read_from(&contents, Path::new("new")).unwrap(), info());
-        contents.metadata.insert("version".into(), "3".into());
+        contents.metadata.insert("version".into(), "4".into());
         let error = ModelInfo::read_from(&contents, Path::new("new")).unwrap_err().to_string();
-        assert!(error.contains("version '3'") && error.contains("1 to 2"), "{error}");
+        assert!(error.contains("version '4'") && error.contains("1 to 3"), "{error}");
     }
 }

@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::coco::{Set, annotation, annotations, image, test_data};
 
-const NO_CHANGES: Augment = Augment { flip: 0., vertical_flip: 0., scale: [1., 1.], color: 0. };
+const NO_CHANGES: Augment =
+    Augment { flip: 0., vertical_flip: 0., scale: [1., 1.], short_sides: Vec::new(), color: 0. };
 
 fn input() -> Input {
     let resize = Resize::ShortSide { short_side: 64, long_side: 128 };
@@ -134,7 +135,7 @@ fn boxes_stay_on_their_objects_whatever_is_changed() {
     for (flip, vertical_flip, scale) in
         [(0., 0., [1., 1.]), (1., 0., [1., 1.]), (0., 1., [1., 1.]), (1., 1., [0.7, 1.5])]
     {
-        let augment = Augment { flip, vertical_flip, scale, color: 0. };
+        let augment = Augment { flip, vertical_flip, scale, ..NO_CHANGES };
         let loader = TrainLoader::start(Arc::clone(&data), &train(5, 2, augment), &input(), 0, 3);
         let mut seen = 0;
         for batch in loader {
@@ -170,7 +171,13 @@ fn boxes_stay_on_their_objects_whatever_is_changed() {
 #[test]
 fn batches_follow_from_the_seed_and_the_step_alone() {
     let (_set, data) = twelve();
-    let augment = Augment { flip: 0.5, vertical_flip: 0.5, scale: [0.8, 1.2], color: 0.3 };
+    let augment = Augment {
+        flip: 0.5,
+        vertical_flip: 0.5,
+        scale: [0.8, 1.2],
+        short_sides: vec![],
+        color: 0.3,
+    };
     let run = |threads, first| -> Vec<Batch> {
         let train = train(5, threads, augment.clone());
         TrainLoader::start(Arc::clone(&data), &train, &input(), first, 9)

@@ -12,7 +12,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Golden, alone, assert_close, assert_exact, json, oracle};
-use detect::config::{Config, Input, LossWeights, NormMode, Resize};
+use detect::config::{
+    self, Clip, Config, Decay, Input, LossWeights, NormMode, Resize, WeightDecay,
+};
 use detect::geometry::{Box2, Detection, Label, Size};
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone, CutSpec};
@@ -23,7 +25,7 @@ use detect_torch::detector::rpn::{Rpn, RpnOutput};
 use detect_torch::detector::torchvision::{self, LAYERS, roi, select};
 use detect_torch::detector::{FasterRcnn, Images, Losses, Truth, boxes, post};
 use detect_torch::nn::{Init, Linear, Mode};
-use detect_torch::train::optim::Sgd;
+use detect_torch::train::optim::Optimizer;
 use detect_torch::weights;
 use serde_json::Value;
 use tch::nn::{Path as VarPath, VarStore};
@@ -419,9 +421,11 @@ fn four_steps_of_sgd_give_torch_s_losses_and_weights() {
         let (store, detector) = case.detector();
         let truths = truths(&golden);
         let mut train = case.config.train.clone();
-        (train.momentum, train.weight_decay, train.decay_norm, train.clip_norm) =
-            (0.9, 1e-4, true, 0.);
-        let mut optimizer = Sgd::new(&store, &train);
+        let how = Decay::AfterClipping;
+        train.optimizer = config::Optimizer::Sgd { momentum: 0.9 };
+        train.weight_decay = WeightDecay { rate: 1e-4, how, norm: true, heads: true };
+        train.clip = Clip::None;
+        let mut optimizer = Optimizer::new(&store, &train);
         for step in 0..4 {
             let seed = (case.meta["config"]["seed"].as_i64().unwrap() + step) % (1 << 31);
             seed_past_the_resize(seed, truths.len());
@@ -434,8 +438,8 @@ fn four_steps_of_sgd_give_torch_s_losses_and_weights() {
             }
             optimizer.zero_grad();
             losses.total(&LossWeights::ONES).backward();
-            let norm = optimizer.gradient_norm();
-            optimizer.step(0.01, norm);
+            let norm = optimizer.complete();
+            optimizer.step(0.01, norm, step as usize);
         }
         let after = case.golden("weights_after_sgd");
         for (name, variable) in weights::named_variables(&store) {

@@ -221,7 +221,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_names_the_images() {
         "--set",
         "train.warmup_steps=1",
         "--set",
-        "train.clip_norm=0.0",
+        "train.clip={ kind = \"none\" }",
         "--set",
         "train.checkpoint_every=1",
     ]);

@@ -21,7 +21,7 @@ pub const BEST: &str = "best.safetensors";
 
 const FORMAT: &str = "detect-checkpoint";
 /// Version of the form of the state; the first one wrote none.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
 
 /// Why a run can't be continued.
 #[derive(Debug, Error)]
@@ -54,8 +54,11 @@ pub struct State {
     pub step: usize,
     /// Steps in all.
     pub total: usize,
-    /// The best AP so far and its step.
+    /// The best `train.best_by` so far and its step.
     pub best: Option<(f64, usize)>,
+    /// Evaluations since then.
+    #[serde(default)]
+    pub stale: usize,
     /// Seconds of training so far.
     pub seconds: f64,
     /// What the run was started with.
@@ -124,7 +127,7 @@ fn read(path: &Path) -> Result<(Contents, State), String> {
     let mut state: serde_json::Value = serde_json::from_str(get("state")).map_err(unreadable)?;
     match get("version") {
         VERSION => {}
-        "" => {
+        "" | "2" => {
             if let Some(config) = state.get_mut("config") {
                 upgrade(config);
             }
@@ -150,6 +153,7 @@ mod tests {
             step: 3,
             total: 9,
             best: None,
+            stale: 0,
             seconds: 1.5,
             config: Config::recipe("tiny", &[]).unwrap(),
             categories: Vec::new(),
@@ -169,21 +173,35 @@ mod tests {
             ("rpn", "channels"),
             ("roi", "max_per_class"),
             ("train", "loss_weights"),
-            ("train", "decay_heads"),
             ("train", "drop_path_steps"),
+            ("train", "optimizer"),
+            ("train", "weight_decay"),
+            ("train", "clip"),
+            ("train", "accumulate"),
+            ("train", "freeze"),
+            ("train", "label_smoothing"),
+            ("train", "best_by"),
+            ("train", "patience"),
+            ("data", "sampling"),
+            ("data", "rare_under"),
             ("input", "resize"),
         ] {
             config[section].as_object_mut().unwrap().remove(key).unwrap();
         }
+        config["train"]["augment"].as_object_mut().unwrap().remove("short_sides").unwrap();
+        for (key, value) in [("momentum", 0.9), ("weight_decay", 3e-4), ("clip_norm", 10.)] {
+            config["train"][key] = value.into();
+        }
+        config["train"]["decay_norm"] = false.into();
         config["input"]["short_side"] = 96.into();
         config["input"]["long_side"] = 160.into();
         contents.metadata.insert("state".into(), json.to_string());
         contents.metadata.remove("version");
         contents.write(&path).unwrap();
         assert_eq!(load(run.path()).unwrap().1, state);
-        contents.metadata.insert("version".into(), "3".into());
+        contents.metadata.insert("version".into(), "4".into());
         contents.write(&path).unwrap();
         let error = load(run.path()).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("version '3'"), "{error}");
+        assert!(error.contains("version '4'"), "{error}");
     }
 }

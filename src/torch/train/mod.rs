@@ -32,7 +32,8 @@ use crate::nn::Mode;
 use crate::{evaluate, predict, weights};
 use checkpoint::State;
 use log::Metrics;
-use optim::Sgd;
+use optim::{Optimizer, average};
+use tch::Tensor;
 
 /// What a run needs.
 #[derive(Debug)]
@@ -81,9 +82,9 @@ pub struct Trainer {
     setup: Setup,
     state: State,
     model: Network,
-    /// The moving average, where the recipe has one.
-    average: Option<Network>,
-    optimizer: Sgd,
+    /// The moving average, where the recipe has one, and its variables as one tensor.
+    average: Option<(Network, Tensor)>,
+    optimizer: Optimizer,
     metrics: Metrics,
 }
 
@@ -95,6 +96,7 @@ impl Trainer {
             step: 0,
             total: config.train.total_steps(setup.train.images.len()),
             best: None,
+            stale: 0,
             seconds: 0.,
             config: config.clone(),
             categories: setup.train.categories.clone(),
@@ -104,12 +106,12 @@ impl Trainer {
         std::fs::write(setup.run.join("config.json"), json + "\n")
             .with_context(|| format!("cannot write into {}", setup.run.display()))
             .or_exit(Exit::Output)?;
-        let trainer = Self::build(setup, state)?;
+        let mut trainer = Self::build(setup, state)?;
         if let Some((contents, path)) = init {
             begin_with(&trainer.model.store, contents, path).or_exit(Exit::Weights)?;
         }
-        if let Some(average) = &trainer.average {
-            optim::update_average(&average.store, &trainer.model.store, 0., 0);
+        if let Some((_, average)) = &mut trainer.average {
+            average::update(average, trainer.optimizer.weights(), 0., 0);
         }
         Ok(trainer)
     }
@@ -124,7 +126,7 @@ impl Trainer {
         let trainer = Self::build(setup, state)?;
         weights::load(&trainer.model.store, &only(contents, "model."), "", path)
             .or_exit(Exit::Weights)?;
-        if let Some(average) = &trainer.average {
+        if let Some((average, _)) = &trainer.average {
             weights::load(&average.store, &only(contents, "ema."), "", path)
                 .or_exit(Exit::Weights)?;
         }
@@ -136,8 +138,12 @@ impl Trainer {
         let classes = state.categories.len();
         tch::manual_seed(seed_of(setup.config.train.seed, usize::MAX));
         let model = Network::new(&setup.config, classes, setup.device);
-        let average = (setup.config.train.ema.decay > 0.)
-            .then(|| Network::new(&setup.config, classes, setup.device));
+        let optimizer = Optimizer::new(&model.store, &setup.config.train);
+        let average = (setup.config.train.ema.decay > 0.).then(|| {
+            let network = Network::new(&setup.config, classes, setup.device);
+            let flat = optimizer.layout().gather(&network.store);
+            (network, flat)
+        });
         let metrics = Metrics::open(&setup.run.join("metrics.jsonl"), state.step)
             .and_then(|mut metrics| {
                 metrics.write(&log::start_line(&setup, &state))?;
@@ -145,7 +151,6 @@ impl Trainer {
             })
             .with_context(|| format!("cannot write into {}", setup.run.display()))
             .or_exit(Exit::Output)?;
-        let optimizer = Sgd::new(&model.store, &setup.config.train);
         Ok(Self { setup, state, model, average, optimizer, metrics })
     }
 
@@ -219,19 +224,19 @@ impl Trainer {
         let mode = Mode::Train { progress: train.drop_path_progress(step, total) };
         let losses = self.model.detector.losses(&images, &truths, mode);
         let values = losses.values();
-        let lr = train.lr_at(step, total);
+        let lr = train.lr_at(step, total, train.steps_per_epoch(self.setup.train.images.len()));
         if !values.iter().all(|v| v.is_finite()) {
             return self.diverged("the loss", &values, lr, batch);
         }
         self.optimizer.zero_grad();
         losses.total(&train.loss_weights).backward();
-        let norm = self.optimizer.gradient_norm();
+        let norm = self.optimizer.complete();
         if !norm.is_finite() {
             return self.diverged("the gradient", &values, lr, batch);
         }
-        self.optimizer.step(lr, norm);
-        if let Some(average) = &self.average {
-            optim::update_average(&average.store, &self.model.store, train.ema.decay, step);
+        self.optimizer.step(lr, norm, step);
+        if let Some((_, average)) = &mut self.average {
+            average::update(average, self.optimizer.weights(), train.ema.decay, step);
         }
         Ok((values, norm, lr))
     }
@@ -279,7 +284,7 @@ impl Trainer {
 
     /// The network whose weights are judged and kept.
     fn judged(&self) -> &Network {
-        self.average.as_ref().unwrap_or(&self.model)
+        self.average.as_ref().map_or(&self.model, |(network, _)| network)
     }
 
     /// Scores the network on the validation split and keeps it if it is the best so far. Without such
@@ -354,11 +359,11 @@ impl Trainer {
 
     fn save(&self) -> anyhow::Result<()> {
         let mut tensors = weights::collect(&self.model.store, "model.");
-        if let Some(average) = &self.average {
+        if let Some((average, _)) = &self.average {
             tensors.extend(weights::collect(&average.store, "ema."));
         }
-        for (name, velocity) in self.optimizer.state() {
-            tensors.insert(format!("optim.{name}"), weights::to_stored(velocity));
+        for (name, state) in self.optimizer.state() {
+            tensors.insert(format!("optim.{name}"), weights::to_stored(&state));
         }
         let contents = Contents { tensors, ..Contents::default() };
         checkpoint::save(&self.setup.run, contents, &self.state).or_exit(Exit::Output)
