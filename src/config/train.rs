@@ -146,6 +146,13 @@ impl Train {
         if self.steps > 0 { self.steps } else { self.epochs * self.steps_per_epoch(images) }
     }
 
+    /// Batches of the steps before `step` in epochs of `images`: a step takes `accumulate` of them, but no epoch
+    /// ends within a batch or a step.
+    pub fn batches_before(&self, step: usize, images: usize) -> usize {
+        let (steps, batches) = (self.steps_per_epoch(images), images.div_ceil(self.batch).max(1));
+        step / steps * batches + step % steps * self.accumulate
+    }
+
     /// Steps of an epoch of `images`; the last one is short where they do not divide.
     pub fn steps_per_epoch(&self, images: usize) -> usize {
         images.div_ceil(self.batch * self.accumulate).max(1)
@@ -273,6 +280,10 @@ mod tests {
         let mut train = crate::config::Config::recipe("tiny", &[]).unwrap().train;
         (train.batch, train.accumulate, train.epochs) = (4, 2, 3);
         assert_eq!([8, 9, 16].map(|images| train.total_steps(images)), [3, 6, 6]);
+        // 9 images: batches of 4, 4 | 1 and again.
+        assert_eq!([0, 1, 2, 3, 4].map(|step| train.batches_before(step, 9)), [0, 2, 3, 5, 6]);
+        train.accumulate = 1;
+        assert_eq!([0, 1, 2, 3, 4].map(|step| train.batches_before(step, 9)), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -2,16 +2,16 @@
 //!
 //! A batch is made by one thread; see `turns.rs` for how threads share the work.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rand::seq::SliceRandom as _;
-
 use super::augment::{Changes, Purpose, stream};
 use super::coco::{Dataset, ImageRecord};
 use super::image::{ImageError, Rgb, decode, fill};
+use super::sampling::{Epochs, Visit};
 use super::turns::Turns;
 use crate::config;
 use crate::geometry::{Box2, Label, Size};
@@ -170,23 +170,17 @@ fn training_sample(
     Ok((image, Sample { index, image_id: record.id, original, resized, boxes, labels }))
 }
 
-/// The images of `epoch`, as places in `Dataset::images`.
-pub fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..images).collect();
-    order.shuffle(&mut stream(seed, epoch as u64, 0, Purpose::Order));
-    order
-}
-
-/// Makes training batches ahead of time, in step order.
+/// Makes training batches ahead of time, in the order of steps.
 ///
-/// Epoch `e` visits every image once, in an order drawn from (seed, e); a step takes the next `batch`
-/// of them, and the last step of an epoch what is left. A batch depends on (seed, step) alone: starting
-/// at `first_step` gives what a run from 0 would give there.
+/// An epoch's visits come in an order drawn from (seed, epoch); a batch takes the next `batch` of them, and the
+/// last one of an epoch what is left. A batch depends on the seed and its number alone: starting at
+/// `first_step` gives what a run from 0 would give there. A step has `train.accumulate` batches, the last one
+/// of an epoch fewer.
 #[derive(Debug)]
 pub struct TrainLoader(Turns<Result<Batch, LoadError>>);
 
 impl TrainLoader {
-    /// Starts the threads, for the steps `first_step..total_steps`.
+    /// Starts the threads, for the steps `first_step..total_steps`. An epoch visits every image once.
     pub fn start(
         dataset: Arc<Dataset>,
         train: &config::Train,
@@ -194,29 +188,44 @@ impl TrainLoader {
         first_step: usize,
         total_steps: usize,
     ) -> Self {
-        let images = dataset.images.len();
+        let epochs = Epochs::uniform(dataset.images.len(), train.seed);
+        Self::by(epochs, dataset, train, input, first_step..total_steps)
+    }
+
+    /// The same with `epochs` of one's own, for `steps`.
+    pub fn by(
+        epochs: Epochs,
+        dataset: Arc<Dataset>,
+        train: &config::Train,
+        input: &config::Input,
+        steps: Range<usize>,
+    ) -> Self {
         let batch = train.batch.max(1);
-        let steps_per_epoch = images.div_ceil(batch).max(1);
+        let batches_per_epoch = epochs.len().div_ceil(batch).max(1);
+        let first = train.batches_before(steps.start, epochs.len());
+        let end = train.batches_before(steps.end, epochs.len());
         let (seed, augment, input) = (train.seed, train.augment.clone(), input.clone());
         // A thread keeps the order of the epoch that it is in.
         let mut epoch_order = (usize::MAX, Vec::new());
         let make = move |unit: usize, stopped: &AtomicBool| {
-            let step = first_step + unit;
-            let epoch = step / steps_per_epoch;
+            let number = first + unit;
+            let epoch = number / batches_per_epoch;
             if epoch_order.0 != epoch {
-                epoch_order = (epoch, order(seed, epoch, images));
+                epoch_order = (epoch, epochs.order(epoch));
             }
-            let from = step % steps_per_epoch * batch;
-            let indices = &epoch_order.1[from..images.min(from + batch)];
+            let from = number % batches_per_epoch * batch;
+            let visits = &epoch_order.1[from..epochs.len().min(from + batch)];
             // Once a file, not once an epoch.
-            let remark = epoch == first_step / steps_per_epoch;
-            let mut pictures = Vec::with_capacity(indices.len());
-            let mut samples = Vec::with_capacity(indices.len());
-            for &index in indices {
+            let remark = epoch == first / batches_per_epoch;
+            let mut pictures = Vec::with_capacity(visits.len());
+            let mut samples = Vec::with_capacity(visits.len());
+            for &Visit { index, copy } in visits {
                 if stopped.load(Ordering::Relaxed) {
                     return Err(LoadError::ThreadEnded); // nobody is left to receive it
                 }
-                let mut rng = stream(seed, epoch as u64, index as u64, Purpose::Augment);
+                // No data set has 2^32 images.
+                let place = index as u64 | (copy as u64) << 32;
+                let mut rng = stream(seed, epoch as u64, place, Purpose::Augment);
                 let changes = Changes::draw(&augment, &mut rng);
                 let (picture, sample) = guarded(&[&dataset.images[index]], || {
                     training_sample(&dataset, index, changes, &input, remark)
@@ -224,12 +233,12 @@ impl TrainLoader {
                 pictures.push(picture);
                 samples.push(sample);
             }
-            let records: Vec<_> = indices.iter().map(|&i| &dataset.images[i]).collect();
+            let records: Vec<_> = visits.iter().map(|v| &dataset.images[v.index]).collect();
             guarded(&records, || {
                 Ok(assemble(&pictures.iter().collect::<Vec<_>>(), samples, &input))
             })
         };
-        let units = total_steps.saturating_sub(first_step);
+        let units = end.saturating_sub(first);
         Self(Turns::start(units, train.loader.threads, train.loader.prefetch, make))
     }
 }
@@ -237,7 +246,7 @@ impl TrainLoader {
 impl Iterator for TrainLoader {
     type Item = Result<Batch, LoadError>;
 
-    /// The batch of the next step; after an error, that of the step after it.
+    /// The next batch; after an error, the one after it.
     fn next(&mut self) -> Option<Self::Item> {
         self.0.next().map(|unit| unit.unwrap_or(Err(LoadError::ThreadEnded)))
     }
@@ -319,17 +328,6 @@ impl Iterator for EvalLoader {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_epoch_visits_every_image_once_in_its_own_order() {
-        let (a, b) = (order(3, 0, 100), order(3, 1, 100));
-        assert_ne!(a, b);
-        assert_ne!(a, order(4, 0, 100));
-        for mut epoch in [a, b] {
-            epoch.sort_unstable();
-            assert_eq!(epoch, (0..100).collect::<Vec<_>>());
-        }
-    }
 
     #[test]
     fn a_panic_names_the_image() {

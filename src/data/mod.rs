@@ -10,6 +10,7 @@ pub mod image_folder;
 pub mod layout;
 pub mod loader;
 mod raw;
+pub mod sampling;
 mod turns;
 
 pub use coco::{Annotation, Category, Dataset, ImageRecord};

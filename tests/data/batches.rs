@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use detect::config::{Augment, Config, Input, Loader, Resize, Train};
+use detect::config::{Augment, Config, EpochSampling, Input, Loader, Resize, Train};
 use detect::data::coco::Dataset;
 use detect::data::image::decode;
 use detect::data::loader::{Batch, EvalLoader, LoadError, TrainLoader, prepare};
+use detect::data::sampling::Epochs;
 use detect::geometry::{Box2, Label, Size};
 use serde_json::json;
 
@@ -291,4 +292,84 @@ fn a_real_set_is_served_whole() {
     }
     // The figures are those of the set's own description.
     assert_eq!((images.len(), boxes), (87, 1137));
+}
+
+#[test]
+fn a_step_of_several_batches_takes_what_one_large_batch_takes() {
+    let (_set, data) = twelve();
+    let augment = Augment { flip: 0.5, scale: [0.8, 1.2], color: 0.3, ..NO_CHANGES };
+    let run = |batch, accumulate, first| {
+        let mut train = train(batch, 2, augment.clone());
+        train.accumulate = accumulate;
+        let loader = TrainLoader::start(Arc::clone(&data), &train, &input(), first, 5);
+        let samples = |batch: Result<Batch, LoadError>| batch.unwrap().samples;
+        loader.map(samples).collect::<Vec<_>>()
+    };
+    // 12 images: steps of 8, 4 | 8, 4 | 8.
+    let (large, small) = (run(8, 1, 0), run(4, 2, 0));
+    let sizes: Vec<usize> = small.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [4, 4, 4, 4, 4, 4, 4, 4]);
+    assert_eq!(large.concat(), small.concat());
+    assert_eq!(run(4, 2, 3), small[5..], "from the middle of the second epoch");
+}
+
+#[test]
+fn rare_categories_come_more_often_and_each_copy_is_changed_by_itself() {
+    let set = Set::new();
+    for id in 0..6 {
+        set.png(&format!("{id}.png"), (40, 40), 40 + id as u8, [0; 4]);
+    }
+    let images: Vec<_> = (0..6).map(|id| image(id, &format!("{id}.png"), (40, 40))).collect();
+    let boxes: Vec<_> = (0..6)
+        .map(|id| annotation(id + 1, id, if id == 5 { 7 } else { 1 }, [8., 6., 20., 30.]))
+        .collect();
+    set.split("t", &annotations(&images, &boxes));
+    let data = Arc::new(Dataset::open(set.root(), "t").unwrap());
+    let mut recipe = Config::recipe("tiny", &[]).unwrap().data;
+    recipe.sampling = EpochSampling::ClassBalanced;
+    recipe.rare_under = 1.;
+    // sqrt(1 / (1 / 6)) = 2.45 times, the others sqrt(6 / 5) = 1.095 times: 7.93 in all, rounded up to 8.
+    let epochs = Epochs::new(&data, &recipe, 3);
+    assert_eq!(epochs.len(), 8);
+    let augment = Augment { flip: 0.5, scale: [0.8, 1.2], color: 0.3, ..NO_CHANGES };
+    let run = |threads, from| -> Vec<Batch> {
+        let train = train(3, threads, augment.clone());
+        TrainLoader::by(epochs.clone(), Arc::clone(&data), &train, &input(), from..30)
+            .map(Result::unwrap)
+            .collect()
+    };
+    let straight = run(1, 0);
+    assert!(run(3, 4) == straight[4..], "by number alone");
+    let mut differ = 0;
+    for epoch in straight.chunks(3) {
+        let samples: Vec<_> = epoch.iter().flat_map(|b| &b.samples).collect();
+        assert_eq!(samples.len(), 8);
+        let rare: Vec<_> = samples.iter().filter(|s| s.index == 5).collect();
+        assert!((2..=3).contains(&rare.len()), "{}", rare.len());
+        differ += usize::from(rare[0].boxes != rare[1].boxes);
+        let all: BTreeSet<_> = samples.iter().map(|s| s.index).collect();
+        assert_eq!(all.len(), 6);
+    }
+    assert!(differ >= 8, "copies are changed alike in {} of 10 epochs", 10 - differ);
+}
+
+#[test]
+fn the_short_side_is_one_of_the_list() {
+    let (_set, data) = twelve();
+    let augment = Augment { short_sides: vec![48, 64, 80], ..NO_CHANGES };
+    let loader = TrainLoader::start(Arc::clone(&data), &train(4, 1, augment), &input(), 0, 9);
+    let mut seen = BTreeSet::new();
+    for sample in loader.flat_map(|batch| batch.unwrap().samples) {
+        let (short, long) = (
+            sample.resized.height.min(sample.resized.width),
+            sample.resized.height.max(sample.resized.width),
+        );
+        // The limit of the long side stays: 90 x 40 fits 128 pixels with a short side of 57 at most.
+        assert!([48, 64, 80].contains(&short) || long == 128, "{}", sample.resized);
+        seen.insert(short);
+        let truth = data.images[sample.index].annotations[0].bbox;
+        let scale = sample.resized.width as f32 / sample.original.width as f32;
+        assert!((sample.boxes[0].x1 - truth.x1 * scale).abs() < 1e-3);
+    }
+    assert!(seen.is_superset(&[48, 64, 80].into()), "{seen:?}");
 }

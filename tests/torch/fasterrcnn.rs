@@ -18,7 +18,7 @@ use detect::config::{
 use detect::geometry::{Box2, Detection, Label, Size};
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone, CutSpec};
-use detect_torch::detector::assign::sample;
+use detect_torch::detector::assign::{Draws, sample};
 use detect_torch::detector::coder::Coder;
 use detect_torch::detector::roi::{RoiHead, RoiOutput, Sampled};
 use detect_torch::detector::rpn::{Rpn, RpnOutput};
@@ -330,7 +330,8 @@ fn targets_and_samples_are_torchvision_s() {
             }
         }
         let proposals = per_image(&golden, "rpn.proposals");
-        let sampled = roi::sample_regions(&case.config.roi, &proposals, &gt_boxes, &gt_labels);
+        let sampled =
+            roi::sample_regions(&case.config.roi, &proposals, &gt_boxes, &gt_labels, Draws::GoOn);
         for (i, found) in sampled.iter().enumerate() {
             let get = |name: &str| golden.get(&format!("roi.{name}.{i}"));
             let expected =
@@ -357,8 +358,12 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
         let golden = case.golden("train");
         let gt_boxes = per_image(&golden, "target_resized.boxes");
         seed_past_the_resize(case.seed(), gt_boxes.len());
-        let (objectness, box_reg) =
-            torchvision::rpn::losses(&case.config.rpn, &rpn_output(&golden), &gt_boxes);
+        let (objectness, box_reg, _) = torchvision::rpn::losses(
+            &case.config.rpn,
+            &rpn_output(&golden),
+            &gt_boxes,
+            Draws::GoOn,
+        );
         assert_close("objectness", golden.get("loss.loss_objectness"), &objectness, LIMIT);
         assert_close("rpn box", golden.get("loss.loss_rpn_box_reg"), &box_reg, LIMIT);
         let output = RoiOutput {
@@ -378,7 +383,7 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
                 }
             })
             .collect();
-        let (classifier, box_reg) = roi::losses(&output, &sampled);
+        let (classifier, box_reg, _) = roi::losses(&output, &sampled, 0.);
         assert_close("classifier", golden.get("loss.loss_classifier"), &classifier, LIMIT);
         assert_close("box", golden.get("loss.loss_box_reg"), &box_reg, LIMIT);
     }

@@ -52,6 +52,34 @@ pub fn classes(iou: &Tensor, gt_labels: &Tensor, threshold: f64) -> (Tensor, Ten
     (labels, ground_truth)
 }
 
+/// Where the draws of a batch come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Draws<'a> {
+    /// libtorch's generator goes on.
+    GoOn,
+    /// It is set to a seed for each image, so that an image's draws do not hang on the batch it is in.
+    Seeds(&'a [i64]),
+}
+
+/// What is drawn.
+#[derive(Debug, Clone, Copy)]
+pub enum Stage {
+    /// Anchors.
+    Anchors,
+    /// Regions.
+    Regions,
+}
+
+impl Draws<'_> {
+    /// The draws of `stage` of `image` come next.
+    pub fn start(self, image: usize, stage: Stage) {
+        if let Self::Seeds(seeds) = self {
+            // Neighbours in seeds and stages have nothing in common: libtorch mixes seeds itself.
+            tch::manual_seed(seeds[image].wrapping_mul(2).wrapping_add(stage as i64));
+        }
+    }
+}
+
 /// Draws at most `count` regions, at most `fraction` of them positive; negatives fill the rest.
 ///
 /// Two permutations are drawn from libtorch's generator, first of the positives. Gives the indices of

@@ -6,6 +6,7 @@ use detect::config::{Config, Rules};
 use detect::geometry::{Detection, Size};
 use tch::{Device, Tensor};
 
+use super::assign::Draws;
 use super::roi::{RoiOutput, Sampled};
 use super::rpn::{Proposals, RpnOutput};
 use super::tf::Tf;
@@ -41,8 +42,14 @@ pub trait Family: Debug + Send {
     /// The best regions of each image.
     fn proposals(&self, output: &RpnOutput, sizes: &[Size], mode: Mode) -> Vec<Proposals>;
 
-    /// Losses of objectness and of boxes over anchors that are sampled in each image.
-    fn rpn_losses(&self, output: &RpnOutput, gt_boxes: &[Tensor]) -> (Tensor, Tensor);
+    /// Losses of objectness and of boxes over anchors that are sampled in each image, and the number of
+    /// things that both are means over.
+    fn rpn_losses(
+        &self,
+        output: &RpnOutput,
+        gt_boxes: &[Tensor],
+        draws: Draws<'_>,
+    ) -> (Tensor, Tensor, usize);
 
     /// Draws the regions of each image that learn, from its proposals `[R, 4]` and its truths `[G, 4]` and
     /// `[G]`.
@@ -51,10 +58,12 @@ pub trait Family: Debug + Send {
         proposals: &[Tensor],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],
+        draws: Draws<'_>,
     ) -> Vec<Sampled>;
 
-    /// Losses of classes and of boxes over the sampled regions.
-    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor);
+    /// Losses of classes and of boxes over the sampled regions, and the number of things that both are means
+    /// over.
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor, usize);
 
     /// The detections of each image in pixels of the network's input, best score first.
     fn select(&self, output: &RoiOutput, regions: &[Tensor], sizes: &[Size])

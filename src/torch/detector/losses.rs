@@ -54,6 +54,46 @@ impl Losses {
     }
 }
 
+/// What the losses of a batch are means over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counts {
+    /// Of objectness and the anchors' boxes: anchors, or images.
+    pub anchors: f64,
+    /// Of classes and the regions' boxes: regions, or images.
+    pub regions: f64,
+}
+
+impl Counts {
+    /// Of nothing.
+    pub const ZERO: Self = Self { anchors: 0., regions: 0. };
+
+    /// `weights` for a batch of these counts, whose losses are to add up with those of others to the losses
+    /// of one batch of the counts `whole`.
+    #[must_use]
+    pub fn share(self, whole: Self, weights: &LossWeights) -> LossWeights {
+        let (anchors, regions) = (self.anchors / whole.anchors, self.regions / whole.regions);
+        LossWeights {
+            objectness: weights.objectness * anchors,
+            rpn_box: weights.rpn_box * anchors,
+            class: weights.class * regions,
+            box_: weights.box_ * regions,
+        }
+    }
+
+    /// Both times `factor`.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self { anchors: self.anchors * factor, regions: self.regions * factor }
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.anchors += other.anchors;
+        self.regions += other.regions;
+    }
+}
+
 /// Sum of smooth L1, which turns from a parabola into a line at `beta`.
 pub fn smooth_l1_sum(predicted: &Tensor, target: &Tensor, beta: f64) -> Tensor {
     predicted.smooth_l1_loss(target, Reduction::Sum, beta)
@@ -64,7 +104,42 @@ pub fn binary_cross_entropy_mean(logits: &Tensor, target: &Tensor) -> Tensor {
     logits.binary_cross_entropy_with_logits::<Tensor>(target, None, None, Reduction::Mean)
 }
 
-/// Mean cross-entropy of `[R, K + 1]` logits against `[R]` classes.
-pub fn cross_entropy_mean(logits: &Tensor, target: &Tensor) -> Tensor {
-    logits.cross_entropy_loss::<Tensor>(target, None, Reduction::Mean, -100, 0.)
+/// Mean cross-entropy of `[R, K + 1]` logits against `[R]` classes, of which the share `smoothing` is spread
+/// over all `K + 1` evenly (Szegedy et al. 2016, section 7).
+pub fn cross_entropy_mean(logits: &Tensor, target: &Tensor, smoothing: f64) -> Tensor {
+    logits.cross_entropy_loss::<Tensor>(target, None, Reduction::Mean, -100, smoothing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::roi::{RoiOutput, Sampled};
+    use crate::detector::{tf, torchvision};
+
+    #[test]
+    fn smoothed_labels_are_pytorch_s_in_both_families() {
+        let logits = Tensor::from_slice2(&[[1_f32, 2., 3.], [0., -1., 0.5]]);
+        let labels = Tensor::from_slice(&[2_i64, 0]);
+        let boxes = logits.new_zeros([2, 4], (logits.kind(), logits.device()));
+        let sampled = Sampled {
+            indices: labels.shallow_clone(),
+            boxes: boxes.shallow_clone(),
+            targets: boxes,
+            labels: labels.shallow_clone(),
+        };
+        let output = |columns: i64| RoiOutput {
+            class_logits: logits.shallow_clone(),
+            box_regression: logits.new_zeros([2, columns], (logits.kind(), logits.device())),
+        };
+        // torch.nn.functional.cross_entropy(.., label_smoothing=..)
+        for (smoothing, expected) in [(0., 0.755_868_3), (0.1, 0.814_201_6), (0.5, 1.047_535)] {
+            let plain = cross_entropy_mean(&logits, &labels, smoothing);
+            let sampled = std::slice::from_ref(&sampled);
+            let torchvision = torchvision::roi::losses(&output(12), sampled, smoothing).0;
+            let tf = tf::roi::losses(&output(8), sampled, smoothing).0;
+            for found in [plain, torchvision, tf].map(|loss| loss.double_value(&[])) {
+                assert!((found - expected).abs() < 1e-6, "{smoothing}: {found}");
+            }
+        }
+    }
 }

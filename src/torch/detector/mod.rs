@@ -22,8 +22,9 @@ use detect::geometry::{Box2, Detection, Label, Size};
 use tch::Tensor;
 use tch::nn::Path;
 
+use assign::Draws;
 use family::Family;
-pub use losses::Losses;
+pub use losses::{Counts, Losses};
 use roi::RoiHead;
 use rpn::{Rpn, RpnOutput};
 
@@ -100,6 +101,20 @@ impl<B: Backbone> FasterRcnn<B> {
     /// # Panics
     /// If `images` and `truths` differ in length.
     pub fn losses(&self, images: &Images, truths: &[Truth], mode: Mode) -> Losses {
+        self.counted_losses(images, truths, mode, Draws::GoOn).0
+    }
+
+    /// The same with draws of one's own, and what the losses are means over.
+    ///
+    /// # Panics
+    /// If `images` and `truths` differ in length.
+    pub fn counted_losses(
+        &self,
+        images: &Images,
+        truths: &[Truth],
+        mode: Mode,
+        draws: Draws<'_>,
+    ) -> (Losses, Counts) {
         assert_eq!(images.sizes.len(), truths.len(), "one truth an image");
         let device = images.pixels.device();
         let gt_boxes: Vec<Tensor> =
@@ -109,13 +124,14 @@ impl<B: Backbone> FasterRcnn<B> {
         let map = self.backbone.trunk(&images.pixels, mode);
         let rpn = self.anchored(&map, images, mode);
         let proposals = self.family.proposals(&rpn, &images.sizes, mode);
-        let (objectness, rpn_box_reg) = self.family.rpn_losses(&rpn, &gt_boxes);
+        let (objectness, rpn_box_reg, anchors) = self.family.rpn_losses(&rpn, &gt_boxes, draws);
         let proposals = proposals.into_iter().map(|p| p.boxes).collect::<Vec<_>>();
-        let sampled = self.family.sample(&proposals, &gt_boxes, &gt_labels);
+        let sampled = self.family.sample(&proposals, &gt_boxes, &gt_labels, draws);
         let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
         let predicted = self.roi.predict(&self.backbone, &map, &regions, images.padded(), mode);
-        let (classifier, box_reg) = self.family.roi_losses(&predicted, &sampled);
-        Losses { classifier, box_reg, objectness, rpn_box_reg }
+        let (classifier, box_reg, regions) = self.family.roi_losses(&predicted, &sampled);
+        let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
+        (losses, Counts { anchors: anchors as f64, regions: regions as f64 })
     }
 
     /// The backward pass from a sum of the losses of the last batch.

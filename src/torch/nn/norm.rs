@@ -64,7 +64,10 @@ impl BatchNorm {
     /// `[N, C, H, W]` to the same. In training a live norm uses the batch's statistics and moves the
     /// running ones.
     pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        let live = mode.is_train() && self.settings.mode == NormMode::Live;
+        let live = mode.is_train()
+            && self.settings.mode == NormMode::Live
+            // `train.freeze` takes the gradient away.
+            && self.weight.requires_grad();
         let again = live && matches!(mode, Mode::Again { .. });
         let running = |statistic| (!again).then_some(statistic);
         xs.batch_norm(

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use detect::geometry::Label;
 use detect_torch::backbone::Backbone;
+use detect_torch::detector::assign::Draws;
 use detect_torch::detector::coder::Coder;
 use detect_torch::detector::roi::Sampled;
 use detect_torch::detector::rpn::RpnOutput;
@@ -144,7 +145,8 @@ fn check_samples(case: &Case, golden: &Golden) {
     compare(case, "targets of drawn anchors", &expected.targets, &drawn.targets, 1e-6);
     let mut settings = case.config.roi.clone();
     (settings.sampled, settings.positive_fraction) = (12, 0.25);
-    let drawn = &roi::sample_regions(&settings, &[found], &[gt_boxes], &[gt_labels])[0];
+    let drawn =
+        &roi::sample_regions(&settings, &[found], &[gt_boxes], &[gt_labels], Draws::GoOn)[0];
     assert_eq!(drawn.labels.size(), [12]);
     // At most a quarter of twelve, which are three, are objects; ground truths are not among them.
     let objects = |labels: &Tensor| labels.gt(0).sum(Kind::Int64).int64_value(&[]);
@@ -174,7 +176,7 @@ fn losses_from_the_golden_predictions_are_tensorflow_s() {
 
 fn check_losses(case: &Case, golden: &Golden) {
     let (objectness, rpn_box_reg) = rpn::losses(&rpn_output(golden), &[sampled_anchors(golden)]);
-    let (classifier, box_reg) = roi::losses(&head_output(golden), &[sampled_regions(golden)]);
+    let (classifier, box_reg) = roi::losses(&head_output(golden), &[sampled_regions(golden)], 0.);
     let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
     for ((name, part), expected) in
         Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(case, golden))
@@ -198,7 +200,7 @@ fn step(case: &Case, golden: &Golden, pixels: &Tensor) -> (VarStore, Losses, Ten
     let drawn = sampled_regions(golden);
     let crops = parts.roi.crops(&map, &[drawn.boxes.shallow_clone()], case.padded);
     let output = parts.roi.classify(&parts.backbone.tail(&crops, TRAIN));
-    let (classifier, box_reg) = roi::losses(&output, &[drawn]);
+    let (classifier, box_reg) = roi::losses(&output, &[drawn], 0.);
     let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
     losses.total(&case.config.train.loss_weights).backward();
     (parts.store, losses, map.detach())

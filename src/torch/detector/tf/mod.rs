@@ -13,6 +13,7 @@ use detect::config::{self, Anchors, Config};
 use detect::geometry::{Detection, Size};
 use tch::{Device, Tensor};
 
+use super::assign::{Draws, Stage};
 use super::family::{Family, Layers};
 use super::roi::{RoiOutput, Sampled};
 use super::rpn::{Proposals, RpnOutput};
@@ -35,6 +36,7 @@ pub struct Tf {
     anchors: Anchors,
     rpn: config::Rpn,
     roi: config::Roi,
+    label_smoothing: f64,
     stride: i64,
 }
 
@@ -42,7 +44,7 @@ impl Tf {
     /// With the numbers of `config`, on a map of `stride` pixels a cell.
     pub fn new(config: &Config, stride: i64) -> Self {
         let Config { anchors, rpn, roi, .. } = config.clone();
-        Self { anchors, rpn, roi, stride }
+        Self { anchors, rpn, roi, label_smoothing: config.train.label_smoothing, stride }
     }
 }
 
@@ -69,11 +71,19 @@ impl Family for Tf {
         rpn::proposals(&self.rpn, output, sizes, mode)
     }
 
-    fn rpn_losses(&self, output: &RpnOutput, gt_boxes: &[Tensor]) -> (Tensor, Tensor) {
-        let sampled: Vec<_> = (gt_boxes.iter())
-            .map(|gt| rpn::sample_anchors(&self.rpn, &output.anchors, gt))
-            .collect();
-        rpn::losses(output, &sampled)
+    fn rpn_losses(
+        &self,
+        output: &RpnOutput,
+        gt_boxes: &[Tensor],
+        draws: Draws<'_>,
+    ) -> (Tensor, Tensor, usize) {
+        let sample = |(image, gt): (usize, &Tensor)| {
+            draws.start(image, Stage::Anchors);
+            rpn::sample_anchors(&self.rpn, &output.anchors, gt)
+        };
+        let sampled: Vec<_> = gt_boxes.iter().enumerate().map(sample).collect();
+        let (objectness, box_reg) = rpn::losses(output, &sampled);
+        (objectness, box_reg, sampled.len())
     }
 
     fn sample(
@@ -81,12 +91,14 @@ impl Family for Tf {
         proposals: &[Tensor],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],
+        draws: Draws<'_>,
     ) -> Vec<Sampled> {
-        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels)
+        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels, draws)
     }
 
-    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
-        roi::losses(output, sampled)
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor, usize) {
+        let (classifier, box_reg) = roi::losses(output, sampled, self.label_smoothing);
+        (classifier, box_reg, sampled.len())
     }
 
     fn select(

@@ -4,7 +4,7 @@ use detect::config;
 use tch::{Kind, Reduction, Tensor};
 
 use super::{SMOOTH_L1_BETA, rpn};
-use crate::detector::assign::{classes, sample};
+use crate::detector::assign::{Draws, Stage, classes, sample};
 use crate::detector::coder::Coder;
 use crate::detector::roi::{RoiOutput, Sampled};
 
@@ -30,8 +30,11 @@ pub fn sample_regions(
     proposals: &[Tensor],
     gt_boxes: &[Tensor],
     gt_labels: &[Tensor],
+    draws: Draws<'_>,
 ) -> Vec<Sampled> {
-    let one = |((proposals, gt_boxes), gt_labels): ((&Tensor, &Tensor), &Tensor)| {
+    let one = |(image, proposals): (usize, &Tensor)| {
+        draws.start(image, Stage::Regions);
+        let (gt_boxes, gt_labels) = (&gt_boxes[image], &gt_labels[image]);
         let (labels, targets) = assign(settings, proposals, gt_boxes, gt_labels);
         let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
         let indices = Tensor::cat(&[&positive, &negative], 0).sort(0, false).0;
@@ -42,12 +45,12 @@ pub fn sample_regions(
             indices,
         }
     };
-    tch::no_grad(|| proposals.iter().zip(gt_boxes).zip(gt_labels).map(one).collect())
+    tch::no_grad(|| proposals.iter().enumerate().map(one).collect())
 }
 
-/// Losses of the classes and of the boxes: each image's sum over the number of its sampled regions, and the
+/// Losses of the classes, with labels smoothed by `smoothing`, and of the boxes: each image's sum over the number of its sampled regions, and the
 /// mean of the images.
-pub fn losses(output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
+pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tensor, Tensor) {
     let kind = output.class_logits.kind();
     let join =
         |f: fn(&Sampled) -> &Tensor| Tensor::cat(&sampled.iter().map(f).collect::<Vec<_>>(), 0);
@@ -58,7 +61,8 @@ pub fn losses(output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
     };
     let shares = Tensor::cat(&sampled.iter().map(share).collect::<Vec<_>>(), 0); // [R]
     let none = Reduction::None;
-    let each = output.class_logits.cross_entropy_loss::<Tensor>(&labels, None, none, -100, 0.);
+    let each =
+        output.class_logits.cross_entropy_loss::<Tensor>(&labels, None, none, -100, smoothing);
     let classifier = (each * &shares).sum(None::<Kind>);
     let positive = labels.gt(0).nonzero().squeeze_dim(1); // [P]
     let picked = |xs: &Tensor| xs.index_select(0, &positive);

@@ -9,6 +9,7 @@ use detect::config::{self, Anchors, Config};
 use detect::geometry::{Detection, Size};
 use tch::{Device, Tensor};
 
+use super::assign::Draws;
 use super::family::{Family, Layers};
 use super::roi::{RoiOutput, Sampled};
 use super::rpn::{Proposals, RpnOutput};
@@ -28,13 +29,14 @@ pub struct Torchvision {
     anchors: Anchors,
     rpn: config::Rpn,
     roi: config::Roi,
+    label_smoothing: f64,
 }
 
 impl Torchvision {
     /// With the numbers of `config`.
     pub fn new(config: &Config) -> Self {
         let Config { anchors, rpn, roi, .. } = config.clone();
-        Self { anchors, rpn, roi }
+        Self { anchors, rpn, roi, label_smoothing: config.train.label_smoothing }
     }
 }
 
@@ -57,8 +59,13 @@ impl Family for Torchvision {
         rpn::proposals(&self.rpn, output, sizes, mode)
     }
 
-    fn rpn_losses(&self, output: &RpnOutput, gt_boxes: &[Tensor]) -> (Tensor, Tensor) {
-        rpn::losses(&self.rpn, output, gt_boxes)
+    fn rpn_losses(
+        &self,
+        output: &RpnOutput,
+        gt_boxes: &[Tensor],
+        draws: Draws<'_>,
+    ) -> (Tensor, Tensor, usize) {
+        rpn::losses(&self.rpn, output, gt_boxes, draws)
     }
 
     fn sample(
@@ -66,12 +73,13 @@ impl Family for Torchvision {
         proposals: &[Tensor],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],
+        draws: Draws<'_>,
     ) -> Vec<Sampled> {
-        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels)
+        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels, draws)
     }
 
-    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
-        roi::losses(output, sampled)
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor, usize) {
+        roi::losses(output, sampled, self.label_smoothing)
     }
 
     fn select(

@@ -4,7 +4,7 @@ use detect::config;
 use tch::{Kind, Tensor};
 
 use super::rpn::SMOOTH_L1_BETA;
-use crate::detector::assign::{classes, sample};
+use crate::detector::assign::{Draws, Stage, classes, sample};
 use crate::detector::coder::Coder;
 use crate::detector::roi::{RoiOutput, Sampled};
 use crate::detector::{boxes, losses};
@@ -29,8 +29,11 @@ pub fn sample_regions(
     proposals: &[Tensor],
     gt_boxes: &[Tensor],
     gt_labels: &[Tensor],
+    draws: Draws<'_>,
 ) -> Vec<Sampled> {
-    let one = |((proposals, gt_boxes), gt_labels): ((&Tensor, &Tensor), &Tensor)| {
+    let one = |(image, proposals): (usize, &Tensor)| {
+        draws.start(image, Stage::Regions);
+        let (gt_boxes, gt_labels) = (&gt_boxes[image], &gt_labels[image]);
         let regions = Tensor::cat(&[proposals, gt_boxes], 0);
         let (labels, matched) = assign(settings, &regions, gt_boxes, gt_labels);
         let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
@@ -44,16 +47,17 @@ pub fn sample_regions(
         };
         Sampled { labels: labels.index_select(0, &indices), indices, boxes, targets }
     };
-    tch::no_grad(|| proposals.iter().zip(gt_boxes).zip(gt_labels).map(one).collect())
+    tch::no_grad(|| proposals.iter().enumerate().map(one).collect())
 }
 
-/// Losses of the classes and of the boxes over all sampled regions of the batch.
-pub fn losses(output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
+/// Losses of the classes, with labels smoothed by `smoothing`, and of the boxes: means over all sampled regions
+/// of the batch, and how many these are.
+pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tensor, Tensor, usize) {
     let join =
         |f: fn(&Sampled) -> &Tensor| Tensor::cat(&sampled.iter().map(f).collect::<Vec<_>>(), 0);
     let (labels, targets) = (join(|s| &s.labels), join(|s| &s.targets));
     let count = labels.size()[0];
-    let classifier = losses::cross_entropy_mean(&output.class_logits, &labels);
+    let classifier = losses::cross_entropy_mean(&output.class_logits, &labels, smoothing);
     let positive = labels.gt(0).nonzero().squeeze_dim(1); // [P]
     let deltas = output.box_regression.reshape([count, -1, 4]); // [R, K + 1, 4]
     // The four columns of each object's own class.
@@ -61,5 +65,5 @@ pub fn losses(output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
     let deltas = deltas.index_select(0, &positive).gather(1, &class, false).squeeze_dim(1); // [P, 4]
     let targets = targets.index_select(0, &positive);
     let box_reg = losses::smooth_l1_sum(&deltas, &targets, SMOOTH_L1_BETA) / count.max(1) as f64;
-    (classifier, box_reg)
+    (classifier, box_reg, count as usize)
 }

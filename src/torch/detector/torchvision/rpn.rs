@@ -5,7 +5,7 @@ use detect::geometry::Size;
 use detect::nms::nms;
 use tch::{Kind, Tensor};
 
-use crate::detector::assign::{Thresholds, match_regions, objectness, sample};
+use crate::detector::assign::{Draws, Stage, Thresholds, match_regions, objectness, sample};
 use crate::detector::coder::Coder;
 use crate::detector::rpn::{Proposals, RpnOutput};
 use crate::detector::{boxes, losses};
@@ -93,8 +93,13 @@ pub fn assign(settings: &config::Rpn, anchors: &Tensor, gt_boxes: &Tensor) -> (T
     })
 }
 
-/// Losses of objectness and of boxes, over anchors sampled in each image.
-pub fn losses(settings: &config::Rpn, output: &RpnOutput, gt_boxes: &[Tensor]) -> (Tensor, Tensor) {
+/// Losses of objectness and of boxes: means over anchors sampled in each image, and how many these are.
+pub fn losses(
+    settings: &config::Rpn,
+    output: &RpnOutput,
+    gt_boxes: &[Tensor],
+    draws: Draws<'_>,
+) -> (Tensor, Tensor, usize) {
     let mut logits = Vec::new();
     let mut targets = Vec::new();
     let mut deltas = Vec::new();
@@ -102,6 +107,7 @@ pub fn losses(settings: &config::Rpn, output: &RpnOutput, gt_boxes: &[Tensor]) -
     let mut used = 0;
     for (image, gt) in gt_boxes.iter().enumerate() {
         let (labels, matched) = assign(settings, &output.anchors, gt);
+        draws.start(image, Stage::Anchors);
         let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
         let sampled = Tensor::cat(&[&positive, &negative], 0);
         used += sampled.size()[0];
@@ -125,5 +131,5 @@ pub fn losses(settings: &config::Rpn, output: &RpnOutput, gt_boxes: &[Tensor]) -
         let (deltas, targets) = (Tensor::cat(&deltas, 0), Tensor::cat(&delta_targets, 0));
         losses::smooth_l1_sum(&deltas, &targets, SMOOTH_L1_BETA) / used.max(1) as f64
     };
-    (objectness, box_reg)
+    (objectness, box_reg, used as usize)
 }
