@@ -128,20 +128,23 @@ fn outlines(data: &Dataset, images: &[&ImageRecord]) -> anyhow::Result<Outlines>
         #[serde(borrow, default)]
         annotations: Vec<Entry<'a>>,
     }
-    let path = &data.annotations_file;
-    let bytes = std::fs::read(path)
-        .with_context(|| format!("cannot read {}", path.display()))
-        .or_exit(Exit::Data)?;
-    // What the strict reader took and this one does not (a byte order mark, NaN) has no outlines here.
-    let Ok(file) = serde_json::from_slice::<File<'_>>(&bytes) else { return Ok(Outlines::new()) };
     let wanted: HashSet<i64> = images.iter().map(|image| image.id).collect();
-    let entries = file.annotations.into_iter().filter(|entry| wanted.contains(&entry.image_id));
-    Ok(entries
-        .filter_map(|entry| match Segmentation::from_json(entry.segmentation?.get()) {
-            Ok(Segmentation::Polygons(polygons)) => Some((entry.id, polygons)),
-            _ => None,
-        })
-        .collect())
+    let mut outlines = Outlines::new();
+    for path in &data.annotation_files {
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("cannot read {}", path.display()))
+            .or_exit(Exit::Data)?;
+        // What the strict reader took and this one does not (a byte order mark, NaN) has no outlines here.
+        let Ok(file) = serde_json::from_slice::<File<'_>>(&bytes) else { continue };
+        let entries = file.annotations.into_iter().filter(|entry| wanted.contains(&entry.image_id));
+        outlines.extend(entries.filter_map(|entry| {
+            match Segmentation::from_json(entry.segmentation?.get()) {
+                Ok(Segmentation::Polygons(polygons)) => Some((entry.id, polygons)),
+                _ => None,
+            }
+        }));
+    }
+    Ok(outlines)
 }
 
 fn draw(

@@ -147,7 +147,8 @@ pub struct TrainArgs {
     /// Continue although the configuration differs
     #[arg(long, requires = "resume")]
     pub override_resume: bool,
-    /// Start from the weights of this detector, or from the featurizer of this classifier
+    /// Start from the weights of this detector, whose classes may be others, or from the featurizer
+    /// of this classifier
     #[arg(long, value_name = "FILE|NAME")]
     pub init: Option<String>,
     /// Passes over the training split
@@ -156,9 +157,12 @@ pub struct TrainArgs {
     /// Steps in all
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
-    /// Images a step
+    /// Images that go through the network together
     #[arg(long, value_name = "N")]
     pub batch: Option<u32>,
+    /// Batches a step
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<u32>,
     /// Learning rate after warm-up
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,

@@ -198,8 +198,8 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// This number of the 12 in COCO's order; -1 where nothing could be measured.
-    pub fn of(self, stats: [f64; 12]) -> f64 {
+    /// This one of the 12 numbers in COCO's order; -1 where nothing could be measured.
+    pub fn of(self, stats: &[f64]) -> f64 {
         stats[self as usize]
     }
 }
@@ -288,8 +288,8 @@ mod tests {
 
     #[test]
     fn metrics_are_at_their_places() {
-        let stats = std::array::from_fn(|i| i as f64);
-        let found = [Metric::AP, Metric::APs, Metric::AR100, Metric::ARl].map(|m| m.of(stats));
+        let stats: [f64; 12] = std::array::from_fn(|i| i as f64);
+        let found = [Metric::AP, Metric::APs, Metric::AR100, Metric::ARl].map(|m| m.of(&stats));
         assert_eq!(found, [0., 3., 8., 11.]);
     }
 

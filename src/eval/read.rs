@@ -75,6 +75,16 @@ impl GroundTruth {
         Self::read::<false>(path)
     }
 
+    /// Reads the annotations files of a split for their boxes: see [`Self::and`].
+    ///
+    /// # Panics
+    /// Without any file.
+    pub fn from_files(paths: &[PathBuf]) -> Result<Self, EvalError> {
+        let truths = paths.iter().map(|path| Self::from_file(path));
+        let truths = truths.collect::<Result<Vec<_>, _>>()?;
+        Ok(truths.into_iter().reduce(Self::and).expect("a split has an annotations file"))
+    }
+
     /// Reads a COCO annotations file for its masks.
     pub fn with_masks(path: &Path) -> Result<Self, EvalError> {
         Self::read::<true>(path)

@@ -78,9 +78,7 @@ fn to_entry(detection: &Detection, image_id: i64, categories: &[Category]) -> Re
 /// Scores `results` against the annotations of `dataset`.
 pub fn score(dataset: &Dataset, results: Vec<ResultEntry>) -> anyhow::Result<Evaluation> {
     let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
-    let files = dataset.annotation_files.iter().map(|file| GroundTruth::from_file(file));
-    let truths = files.collect::<Result<Vec<_>, _>>().or_exit(Exit::Data)?;
-    let truth = truths.into_iter().reduce(GroundTruth::and);
-    let truth = truth.expect("a data set has an annotation file").restricted_to(&ids);
+    let truth = GroundTruth::from_files(&dataset.annotation_files).or_exit(Exit::Data)?;
+    let truth = truth.restricted_to(&ids);
     evaluate(&truth, &Results::from(results)).or_exit(Exit::Data)
 }

@@ -344,3 +344,118 @@ fn training_without_a_usable_data_set_says_what_is_expected() {
     let output = run(&["train", "--backbone", "resnet50", "--data", text(dir.path())]);
     assert!(expect_code(&output, 2).contains("not a backbone"));
 }
+
+/// What a run with `changes` did: its steps.
+fn steps_of(data: &Path, out: &Path, flags: &[&str], changes: &[&str]) -> Vec<Value> {
+    let mut args = vec!["train", "--config", "tiny", "--data", text(data), "--out", text(out)];
+    args.extend(["--threads", "1"]);
+    args.extend(flags);
+    args.extend(changes.iter().flat_map(|change| ["--set", change]));
+    expect_code(&run(&args), 0);
+    metrics(out, "step")
+}
+
+#[test]
+fn two_batches_of_two_count_as_one_of_four() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 7, 1);
+    // What a batch shares: statistics, drop path's masks, and the size of its inputs.
+    let changes = [
+        "backbone.norm=frozen",
+        "backbone.tail_norm=frozen",
+        "backbone.drop_path_keep=1.0",
+        "train.augment.scale=[1.0, 1.0]",
+        "train.warmup_steps=1",
+    ];
+    let steps = |name: &str, flags: &[&str]| {
+        let flags = [&["--steps", "5"], flags].concat();
+        steps_of(&data, &dir.path().join(name), &flags, &changes)
+    };
+    let whole = steps("whole", &["--batch", "4"]);
+    let parts = steps("parts", &["--batch", "2", "--accumulate", "2"]);
+    assert_eq!(whole.len(), 5);
+    for (whole, parts) in whole.iter().zip(&parts) {
+        for key in ["step", "epoch", "lr"] {
+            assert_eq!(whole[key], parts[key]);
+        }
+        for key in ["loss", "loss_rpn_box_reg", "grad_norm"] {
+            let [a, b] = [whole, parts].map(|line| line[key].as_f64().unwrap());
+            // Roundings grow from step to step.
+            assert!((a - b).abs() <= 1e-4 * a.abs(), "{key}: {whole} {parts}");
+        }
+    }
+    let weights = |name: &str| Contents::read(&dir.path().join(name).join("last.safetensors"));
+    let (a, b) = (weights("whole").unwrap(), weights("parts").unwrap());
+    for (name, tensor) in &a.tensors {
+        let [a, b] = [tensor, &b.tensors[name]].map(weights::from_stored);
+        let far = (&a - &b).norm().double_value(&[]) / a.norm().double_value(&[]).max(1e-6);
+        assert!(far < 1e-3, "{name}: {far}");
+    }
+}
+
+#[test]
+fn a_run_that_gets_no_better_ends_early_and_stays_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 2, 1);
+    let out = dir.path().join("run");
+    let changes = [
+        "backbone.norm=frozen",
+        "backbone.tail_norm=frozen",
+        "train.ema.decay=0.0",
+        "train.eval_every=1",
+        "train.patience=2",
+        "train.best_by=AR100",
+    ];
+    // Steps of no length: every evaluation is that of the first.
+    let steps = steps_of(&data, &out, &["--epochs", "9", "--lr", "1e-30"], &changes);
+    assert_eq!((steps.len(), metrics(&out, "eval").len()), (3, 3));
+    let saved = Contents::read(&out.join("last.safetensors")).unwrap();
+    let state: Value = serde_json::from_str(&saved.metadata["state"]).unwrap();
+    assert_eq!((&state["step"], &state["stale"]), (&Value::from(3), &Value::from(2)));
+    assert_eq!(state["best"][0], metrics(&out, "eval")[0]["stats"][8], "AR100");
+    let said = expect_code(&run(&["train", "--resume", text(&out), "--threads", "1"]), 0);
+    assert!(said.contains("2 evaluations without a better one"), "{said}");
+    assert_eq!(metrics(&out, "step").len(), 3);
+}
+
+#[test]
+fn a_detector_of_other_categories_is_fine_tuned_with_its_featurizer_frozen() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 2, 1);
+    let first = dir.path().join("first");
+    steps_of(&data, &first, &["--steps", "1"], &["train.half_precision_model=false"]);
+    let model = first.join("best.safetensors");
+    // The first category gets another name.
+    let mut renamed = String::new();
+    for split in ["train", "val"] {
+        let path = data.join(format!("annotations/{split}.json"));
+        let mut set: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        set["categories"][0]["name"].as_str().unwrap().clone_into(&mut renamed);
+        set["categories"][0]["name"] = "something else".into();
+        fs::write(path, set.to_string()).unwrap();
+    }
+    let out = dir.path().join("second");
+    let args = ["train", "--config", "tiny", "--data", text(&data), "--out", text(&out)];
+    let rest = ["--threads", "1", "--steps", "2", "--lr", "0.1", "--init", text(&model), "--set"];
+    let args = [&args[..], &rest].concat();
+    let said = expect_code(&run(&[&args[..], &["train.freeze=[\"backbone.conv1\"]"]].concat()), 2);
+    assert!(said.contains("'backbone.conv1' matches nothing"), "{said}");
+    assert!(!out.join("config.json").exists(), "the folder is not taken");
+    let said = expect_code(&run(&[&args[..], &["train.freeze=[\"backbone\"]"]].concat()), 0);
+    assert!(said.contains(&format!("new: something else; not used: {renamed}")), "{said}");
+    let trained = Contents::read(&out.join("last.safetensors")).unwrap();
+    let (mut same, mut moved) = (0, 0);
+    for (name, tensor) in Contents::read(&model).unwrap().tensors {
+        let now = &trained.tensors[&format!("model.{name}")];
+        if name.starts_with("backbone.") {
+            assert_eq!(*now, tensor, "{name} is frozen, running statistics included");
+            same += 1;
+        } else {
+            moved += usize::from(*now != tensor);
+        }
+    }
+    assert!(same > 100 && moved >= 8, "{same} {moved}");
+}

@@ -71,7 +71,8 @@ impl Counts {
     /// of one batch of the counts `whole`.
     #[must_use]
     pub fn share(self, whole: Self, weights: &LossWeights) -> LossWeights {
-        let (anchors, regions) = (self.anchors / whole.anchors, self.regions / whole.regions);
+        let (anchors, regions) =
+            (self.anchors / whole.anchors.max(1.), self.regions / whole.regions.max(1.));
         LossWeights {
             objectness: weights.objectness * anchors,
             rpn_box: weights.rpn_box * anchors,

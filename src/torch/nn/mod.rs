@@ -92,3 +92,10 @@ fn place<'p, 'n>(path: &Path<'p>, name: &'n str) -> (Path<'p>, &'n str) {
 pub fn at<'a>(path: &Path<'a>, dotted: &str) -> Path<'a> {
     dotted.split('.').fold(path.clone(), |path, step| path / step)
 }
+
+/// Held by a test that draws numbers: all threads draw from libtorch's one generator.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

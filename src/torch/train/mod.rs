@@ -6,8 +6,11 @@
 //! bit on a CPU.
 
 pub mod checkpoint;
+pub mod freeze;
+pub mod init;
 pub mod log;
 pub mod optim;
+mod step;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,19 +20,20 @@ use anyhow::Context as _;
 use detect::config::{Config, NormMode};
 use detect::data::Dataset;
 use detect::data::loader::{Batch, TrainLoader};
+use detect::data::sampling::Epochs;
 use detect::eval::Evaluation;
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
 use detect::watch::machine;
-use detect::weights::{Contents, ModelInfo, WeightsError, classifier, model::Trained};
+use detect::weights::{Contents, ModelInfo, model::Trained};
 use serde_json::json;
 use tch::Device;
 use tch::nn::VarStore;
 
 use crate::backbone::NasNet;
-use crate::detector::{FasterRcnn, Losses, Truth};
+use crate::detector::{FasterRcnn, Losses};
 use crate::nn::Mode;
-use crate::{evaluate, predict, weights};
+use crate::{evaluate, weights};
 use checkpoint::State;
 use log::Metrics;
 use optim::{Optimizer, average};
@@ -50,17 +54,16 @@ pub struct Setup {
     pub device: Device,
 }
 
-/// The weights of a detector, or of a classifier, which has the featurizer alone: the heads then keep what
-/// they were drawn as, and what lies behind the cut is left over.
-fn begin_with(store: &VarStore, contents: &Contents, path: &Path) -> Result<(), WeightsError> {
-    if !classifier::is_classifier(&contents.metadata) {
-        return weights::load(store, contents, "", path);
+impl Setup {
+    /// What the epochs show.
+    pub fn epochs(&self) -> Epochs {
+        Epochs::new(&self.train, &self.config.data, self.config.train.seed)
     }
-    let mut variables = weights::named_variables(store);
-    variables.retain(|name, _| name.starts_with("backbone."));
-    let mut featurizer = contents.clone();
-    featurizer.tensors.retain(|name, _| variables.contains_key(name));
-    weights::load_into(variables, &featurizer, "", path)
+
+    /// Steps in all.
+    pub fn total_steps(&self) -> usize {
+        self.config.train.total_steps(self.epochs().len())
+    }
 }
 
 /// A network and its variables.
@@ -81,6 +84,7 @@ impl Network {
 pub struct Trainer {
     setup: Setup,
     state: State,
+    epochs: Epochs,
     model: Network,
     /// The moving average, where the recipe has one, and its variables as one tensor.
     average: Option<(Network, Tensor)>,
@@ -94,7 +98,7 @@ impl Trainer {
         let config = &setup.config;
         let state = State {
             step: 0,
-            total: config.train.total_steps(setup.train.images.len()),
+            total: setup.total_steps(),
             best: None,
             stale: 0,
             seconds: 0.,
@@ -102,17 +106,22 @@ impl Trainer {
             categories: setup.train.categories.clone(),
             data: setup.train.root.clone(),
         };
-        let json = serde_json::to_string_pretty(config).expect("plain structs become JSON");
-        std::fs::write(setup.run.join("config.json"), json + "\n")
-            .with_context(|| format!("cannot write into {}", setup.run.display()))
-            .or_exit(Exit::Output)?;
         let mut trainer = Self::build(setup, state)?;
         if let Some((contents, path)) = init {
-            begin_with(&trainer.model.store, contents, path).or_exit(Exit::Weights)?;
+            let categories = &trainer.state.categories;
+            let report = init::begin_with(&trainer.model.store, categories, contents, path)
+                .or_exit(Exit::Weights)?;
+            tracing::info!("from {}: {report}", path.display());
         }
         if let Some((_, average)) = &mut trainer.average {
             average::update(average, trainer.optimizer.weights(), 0., 0);
         }
+        // Last: a folder that holds it is a run's.
+        let json =
+            serde_json::to_string_pretty(&trainer.setup.config).expect("plain structs become JSON");
+        std::fs::write(trainer.setup.run.join("config.json"), json + "\n")
+            .with_context(|| format!("cannot write into {}", trainer.setup.run.display()))
+            .or_exit(Exit::Output)?;
         Ok(trainer)
     }
 
@@ -138,6 +147,7 @@ impl Trainer {
         let classes = state.categories.len();
         tch::manual_seed(seed_of(setup.config.train.seed, usize::MAX));
         let model = Network::new(&setup.config, classes, setup.device);
+        freeze::freeze(&model.store, &setup.config.train.freeze).or_exit(Exit::Usage)?;
         let optimizer = Optimizer::new(&model.store, &setup.config.train);
         let average = (setup.config.train.ema.decay > 0.).then(|| {
             let network = Network::new(&setup.config, classes, setup.device);
@@ -151,33 +161,39 @@ impl Trainer {
             })
             .with_context(|| format!("cannot write into {}", setup.run.display()))
             .or_exit(Exit::Output)?;
-        Ok(Self { setup, state, model, average, optimizer, metrics })
+        let epochs = setup.epochs();
+        Ok(Self { setup, state, epochs, model, average, optimizer, metrics })
     }
 
     /// Runs to the end and gives the last evaluation, where there is a split for it.
     pub fn run(mut self) -> anyhow::Result<Option<Evaluation>> {
         let train = self.setup.config.train.clone();
-        let per_epoch = self.setup.train.images.len().div_ceil(train.batch);
-        let loader = TrainLoader::start(
+        let images = self.epochs.len();
+        let per_epoch = train.steps_per_epoch(images);
+        let mut loader = TrainLoader::by(
+            self.epochs.clone(),
             self.setup.train.clone(),
             &train,
             &self.setup.config.input,
-            self.state.step,
-            self.state.total,
+            self.state.step..self.state.total,
         );
         let bar = log::bar(self.state.total, self.state.step, "steps");
         let mut evaluation = None;
         let mut waiting = Instant::now();
-        for batch in loader {
-            let batch = batch.or_exit(Exit::Data)?;
+        while !self.is_done() {
+            let batches = train.batches_before(self.state.step + 1, images)
+                - train.batches_before(self.state.step, images);
+            let batches: Vec<Batch> =
+                loader.by_ref().take(batches).collect::<Result<_, _>>().or_exit(Exit::Data)?;
             let waited = waiting.elapsed().as_secs_f64();
             let started = Instant::now();
-            let (losses, norm, lr) = self.step(&batch)?;
+            let (losses, norm, lr) = self.step(&batches)?;
             let worked = started.elapsed().as_secs_f64();
             self.state.step += 1;
             self.state.seconds += waited + worked;
             let (step, total) = (self.state.step, self.state.total);
-            let rate = batch.samples.len() as f64 / (waited + worked);
+            let shown: usize = batches.iter().map(|batch| batch.samples.len()).sum();
+            let rate = shown as f64 / (waited + worked);
             if step.is_multiple_of(train.log_every) || step == total {
                 let loss: f64 = Losses::weighted(losses, &train.loss_weights).iter().sum();
                 let mut line = json!({ "kind": "step", "step": step, "epoch": (step - 1) / per_epoch, "loss": loss });
@@ -203,36 +219,53 @@ impl Trainer {
             if due || step == total {
                 evaluation = self.evaluate(&bar)?;
             }
-            if step.is_multiple_of(train.checkpoint_every) || step == total {
+            if step.is_multiple_of(train.checkpoint_every) || self.is_done() {
                 self.save()?;
             }
             waiting = Instant::now();
         }
         bar.finish_and_clear();
+        if self.state.step < self.state.total {
+            tracing::info!(
+                "ended after step {} of {}: {} evaluations without a better one",
+                self.state.step,
+                self.state.total,
+                self.state.stale
+            );
+        }
         Ok(evaluation)
     }
 
+    /// Whether all steps are made, or no better model is to be waited for.
+    fn is_done(&self) -> bool {
+        let patience = self.setup.config.train.patience;
+        self.state.step >= self.state.total || patience > 0 && self.state.stale >= patience
+    }
+
     /// One step: forward, backward, weights. Gives the four losses, the gradients' norm and the rate.
-    fn step(&mut self, batch: &Batch) -> anyhow::Result<([f64; 4], f64, f64)> {
+    fn step(&mut self, batches: &[Batch]) -> anyhow::Result<([f64; 4], f64, f64)> {
         let train = &self.setup.config.train;
         let (step, total) = (self.state.step, self.state.total);
-        tch::manual_seed(seed_of(train.seed, step));
-        let truths: Vec<Truth> = (batch.samples.iter())
-            .map(|s| Truth { boxes: s.boxes.clone(), labels: s.labels.clone() })
-            .collect();
-        let images = predict::images(batch, self.setup.device);
-        let mode = Mode::Train { progress: train.drop_path_progress(step, total) };
-        let losses = self.model.detector.losses(&images, &truths, mode);
-        let values = losses.values();
-        let lr = train.lr_at(step, total, train.steps_per_epoch(self.setup.train.images.len()));
-        if !values.iter().all(|v| v.is_finite()) {
-            return self.diverged("the loss", &values, lr, batch);
-        }
-        self.optimizer.zero_grad();
-        losses.total(&train.loss_weights).backward();
+        let (images, per_epoch) = (self.epochs.len(), train.steps_per_epoch(self.epochs.len()));
+        // An image's draws hang on how many were shown before it, not on how they are batched.
+        let shown = step / per_epoch * images + step % per_epoch * train.batch * train.accumulate;
+        let settings = step::Settings {
+            mode: Mode::Train { progress: train.drop_path_progress(step, total) },
+            loss_weights: &train.loss_weights,
+            device: self.setup.device,
+            seed: &|image| seed_of(train.seed, shown + image),
+        };
+        let lr = train.lr_at(step, total, per_epoch);
+        let made = step::gradients(&self.model.detector, &mut self.optimizer, batches, &settings);
+        let values = match made {
+            Ok(values) => values,
+            Err(step::NotFinite { losses, batch }) => {
+                return self.diverged("the loss", &losses, lr, &batches[batch..=batch]);
+            }
+        };
         let norm = self.optimizer.complete();
         if !norm.is_finite() {
-            return self.diverged("the gradient", &values, lr, batch);
+            return self.diverged("the gradient", &values, lr, batches);
         }
         self.optimizer.step(lr, norm, step);
         if let Some((_, average)) = &mut self.average {
@@ -247,14 +280,15 @@ impl Trainer {
         what: &str,
         losses: &[f64; 4],
         lr: f64,
-        batch: &Batch,
+        batches: &[Batch],
     ) -> anyhow::Result<T> {
         let parts: Vec<String> = Losses::NAMES
             .iter()
             .zip(losses)
             .map(|(name, value)| format!("{name} {value}"))
             .collect();
-        let ids: Vec<String> = batch.samples.iter().map(|s| s.image_id.to_string()).collect();
+        let ids: Vec<String> =
+            batches.iter().flat_map(|b| &b.samples).map(|s| s.image_id.to_string()).collect();
         let frozen = self.setup.config.backbone.norm == NormMode::Frozen;
         let advice =
             if frozen { "a lower train.lr" } else { "a lower train.lr or a longer warm-up" };
@@ -333,9 +367,17 @@ impl Trainer {
         });
         self.record(&line)?;
         // Written first, noted after: a kill between the two costs an evaluation, not the model.
-        if self.state.best.is_none_or(|(best, _)| ap > best) {
+        let best_by = self.setup.config.train.best_by;
+        let score = best_by.of(&stats);
+        if score < 0. {
+            tracing::warn!("train.best_by = {best_by:?} can't be measured on this split");
+        }
+        if self.state.best.is_none_or(|(best, _)| score > best) {
             self.keep(Some(ap))?;
-            self.state.best = Some((ap, step));
+            self.state.best = Some((score, step));
+            self.state.stale = 0;
+        } else {
+            self.state.stale += 1;
         }
         Ok(Some(evaluation))
     }

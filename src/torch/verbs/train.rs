@@ -59,14 +59,14 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     };
     let lock = lock(&run_folder)?;
     let setup = Setup { config, train, val, run: run_folder.clone(), device };
-    let steps = setup.config.train.total_steps(setup.train.images.len());
+    let steps = setup.total_steps();
     tracing::info!(
-        "{}: {} on {} images, {} classes, {steps} steps of {}, {device:?}, into {}",
+        "{}: {} on {} images, {} classes, {steps} steps of {} images, {device:?}, into {}",
         setup.config.name,
         setup.config.backbone.name,
         setup.train.images.len(),
         setup.train.categories.len(),
-        setup.config.train.batch,
+        setup.config.train.batch * setup.config.train.accumulate,
         run_folder.display()
     );
     let trainer = if let Some((contents, state, path)) = resumed {
@@ -100,6 +100,7 @@ fn overrides(args: &TrainArgs, resize: Resize) -> Vec<Override> {
     }
     set("train.steps", args.steps.map(integer));
     set("train.batch", args.batch.map(integer));
+    set("train.accumulate", args.accumulate.map(integer));
     set("train.seed", args.seed.map(integer));
     if let Some(size) = args.image_size {
         all.push(Override::resize(resize.at(size)));

@@ -95,7 +95,7 @@ pub(super) fn of(run: &Run, data: Option<&Path>) -> Result<Samples, String> {
         format!("the data set of the run can't be read ({error}); --data says where it lies now")
     })?;
     let results = Results::from_file(&file).map_err(|e| e.to_string())?;
-    let truth = GroundTruth::from_file(&dataset.annotations_file).map_err(|e| e.to_string())?;
+    let truth = GroundTruth::from_files(&dataset.annotation_files).map_err(|e| e.to_string())?;
     let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
     let truth = truth.restricted_to(&ids);
     let settings = Settings { iou_thresholds: vec![IOU], ..Settings::default() };

@@ -70,6 +70,11 @@ impl Optimizer {
         &self.gradients
     }
 
+    /// The variables that do not learn: running statistics, and what is frozen.
+    pub fn fixed(&self) -> Tensor {
+        self.layout.fixed(&self.weights)
+    }
+
     /// Forgets all gradients.
     pub fn zero_grad(&mut self) {
         let _ = self.gradients.zero_();

@@ -1,0 +1,221 @@
+//! The gradients of a step, of one batch or of several that count as one.
+
+use detect::config::LossWeights;
+use detect::data::loader::Batch;
+use tch::Device;
+
+use super::optim::Optimizer;
+use crate::backbone::Backbone;
+use crate::detector::assign::Draws;
+use crate::detector::{Counts, FasterRcnn, Losses, Truth};
+use crate::nn::Mode;
+use crate::predict;
+
+/// What a step needs besides its batches.
+pub(super) struct Settings<'a> {
+    pub(super) mode: Mode,
+    pub(super) loss_weights: &'a LossWeights,
+    pub(super) device: Device,
+    /// The seed of libtorch's generator for the nth image of the step.
+    pub(super) seed: &'a dyn Fn(usize) -> i64,
+}
+
+/// Losses of a batch that are not finite.
+#[derive(Debug)]
+pub(super) struct NotFinite {
+    pub(super) losses: [f64; 4],
+    /// Which batch of the step.
+    pub(super) batch: usize,
+}
+
+/// Leaves the gradients of the losses of `batches`, taken as one batch, in `optimizer`, and gives the losses.
+///
+/// A batch's losses are means over its sampled anchors and regions, or over its images. How many the batches
+/// have together is known for certain only after the last one: it is concluded from the first, and where that
+/// was wrong, which it is where an image offers fewer than the recipe samples, the step is made again.
+pub(super) fn gradients<B: Backbone>(
+    network: &FasterRcnn<B>,
+    optimizer: &mut Optimizer,
+    batches: &[Batch],
+    settings: &Settings<'_>,
+) -> Result<[f64; 4], NotFinite> {
+    let images: usize = batches.iter().map(|batch| batch.samples.len()).sum();
+    // What another attempt must find as it was: running statistics.
+    let before = (batches.len() > 1).then(|| optimizer.fixed().copy());
+    let mut whole: Option<Counts> = None;
+    loop {
+        optimizer.zero_grad();
+        let mut values = [0.; 4];
+        let mut sum = Counts::ZERO;
+        let mut first = 0;
+        for (number, batch) in batches.iter().enumerate() {
+            let own = batch.samples.len();
+            let seeds: Vec<i64> = (first..first + own).map(settings.seed).collect();
+            first += own;
+            // For drop path; samples are drawn from seeds of their own.
+            tch::manual_seed(seeds.first().copied().unwrap_or_default());
+            let (losses, counts) = losses(network, batch, &seeds, settings);
+            let found = losses.values();
+            if !found.iter().all(|v| v.is_finite()) {
+                return Err(NotFinite { losses: found, batch: number });
+            }
+            let whole = *whole.get_or_insert_with(|| counts.times(images as f64 / own as f64));
+            losses.total(&counts.share(whole, settings.loss_weights)).backward();
+            let shares = Losses::weighted(found, &counts.share(whole, &LossWeights::ONES));
+            values.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
+            sum += counts;
+        }
+        match &before {
+            Some(before) if whole != Some(sum) => {
+                tch::no_grad(|| optimizer.fixed().copy_(before));
+                whole = Some(sum);
+            }
+            _ => return Ok(values),
+        }
+    }
+}
+
+fn losses<B: Backbone>(
+    network: &FasterRcnn<B>,
+    batch: &Batch,
+    seeds: &[i64],
+    settings: &Settings<'_>,
+) -> (Losses, Counts) {
+    let truths: Vec<Truth> = (batch.samples.iter())
+        .map(|s| Truth { boxes: s.boxes.clone(), labels: s.labels.clone() })
+        .collect();
+    let images = predict::images(batch, settings.device);
+    network.counted_losses(&images, &truths, settings.mode, Draws::Seeds(seeds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detect::config::{Config, NormMode, Rules};
+    use detect::data::loader::Sample;
+    use detect::geometry::{Box2, Label, Size};
+    use tch::nn::VarStore;
+    use tch::{Kind, Tensor};
+
+    const SIDE: usize = 64;
+
+    /// A picture of noise with `objects` squares.
+    fn sample(index: usize, objects: usize) -> Sample {
+        let boxes = (0..objects).map(|i| {
+            let at = (3 + 5 * index + 9 * i) as f32;
+            Box2::new(at, at, at + 24., at + 30.)
+        });
+        Sample {
+            index,
+            image_id: index as i64,
+            original: Size::new(SIDE, SIDE),
+            resized: Size::new(SIDE, SIDE),
+            boxes: boxes.collect(),
+            labels: (0..objects).map(|i| Label(i % 2)).collect(),
+        }
+    }
+
+    fn batch(samples: std::ops::Range<usize>) -> Batch {
+        let size = Size::new(SIDE, SIDE);
+        let one = |index: usize| {
+            (0..SIDE * SIDE * 3).map(move |i| ((i * (index * 31 + 17)) % 251) as f32 / 125. - 1.)
+        };
+        Batch {
+            pixels: samples.clone().flat_map(one).collect(),
+            samples: samples.map(|i| sample(i, 1 + i % 3)).collect(),
+            padded: size,
+        }
+    }
+
+    fn config(rules: Rules) -> Config {
+        let mut config = Config::recipe("tiny", &[]).unwrap();
+        config.backbone.norm = NormMode::Frozen;
+        config.backbone.tail_norm = NormMode::Frozen;
+        config.backbone.drop_path_keep = 1.;
+        config.rpn.post_nms_train = 6;
+        config.detector.rules = rules;
+        if rules == Rules::Tf {
+            (config.rpn.pre_nms_train, config.rpn.pre_nms_eval) = (0, 0);
+        }
+        config
+    }
+
+    /// Gradients and losses of the batches, and the largest difference to the network that was there before.
+    fn gradients_of(config: &Config, batches: &[Batch]) -> (Tensor, [f64; 4]) {
+        tch::manual_seed(1);
+        let store = VarStore::new(Device::Cpu);
+        let network = FasterRcnn::new(&store.root(), config, 2);
+        let mut optimizer = Optimizer::new(&store, &config.train);
+        let settings = Settings {
+            mode: Mode::Train { progress: 0. },
+            loss_weights: &config.train.loss_weights,
+            device: Device::Cpu,
+            seed: &|image| image as i64 * 77 + 5,
+        };
+        let losses = gradients(&network, &mut optimizer, batches, &settings).unwrap();
+        (optimizer.gradients().copy(), losses)
+    }
+
+    #[test]
+    fn several_batches_count_as_one() {
+        let _alone = crate::nn::alone();
+        for rules in [Rules::Torchvision, Rules::Tf] {
+            for sampled in [8, 10_000] {
+                // With 10,000 every image gives all it has, which differs from image to image.
+                let mut config = config(rules);
+                (config.rpn.sampled, config.roi.sampled) = (sampled, sampled);
+                let (whole, losses) = gradients_of(&config, &[batch(0..4)]);
+                for parts in [vec![0..2, 2..4], vec![0..1, 1..2, 2..4]] {
+                    let parts: Vec<Batch> = parts.into_iter().map(batch).collect();
+                    let (summed, summed_losses) = gradients_of(&config, &parts);
+                    let norm = |t: &Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+                    let far = norm(&(&whole - &summed)) / norm(&whole);
+                    assert!(far < 1e-6, "{rules:?} {sampled} in {}: {far}", parts.len());
+                    for (a, b) in losses.iter().zip(summed_losses) {
+                        assert!((a - b).abs() <= 1e-6 * a.abs(), "{losses:?} {summed_losses:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_made_again_moves_running_statistics_once() {
+        let _alone = crate::nn::alone();
+        let mut config = config(Rules::Torchvision);
+        config.backbone.norm = NormMode::Live;
+        (config.rpn.sampled, config.roi.sampled) = (10_000, 10_000);
+        let moved = |batches: &[Batch]| {
+            tch::manual_seed(1);
+            let store = VarStore::new(Device::Cpu);
+            let network = FasterRcnn::new(&store.root(), &config, 2);
+            let mut optimizer = Optimizer::new(&store, &config.train);
+            let settings = Settings {
+                mode: Mode::Train { progress: 0. },
+                loss_weights: &config.train.loss_weights,
+                device: Device::Cpu,
+                seed: &|image| image as i64,
+            };
+            for step in batches.chunks(2) {
+                gradients(&network, &mut optimizer, step, &settings).unwrap();
+            }
+            optimizer.fixed().copy()
+        };
+        // The same two batches as one step that is made twice, and as a plain walk through both.
+        let batches = [batch(0..2), batch(2..4)];
+        let together = moved(&batches);
+        let alone = {
+            tch::manual_seed(1);
+            let store = VarStore::new(Device::Cpu);
+            let network = FasterRcnn::new(&store.root(), &config, 2);
+            let optimizer = Optimizer::new(&store, &config.train);
+            let mode = Mode::Train { progress: 0. };
+            for batch in &batches {
+                let truths = vec![Truth::default(); 2];
+                network.losses(&predict::images(batch, Device::Cpu), &truths, mode);
+            }
+            optimizer.fixed().copy()
+        };
+        assert!(together.equal(&alone));
+    }
+}
