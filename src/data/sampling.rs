@@ -109,7 +109,9 @@ pub fn repeat_factors(dataset: &Dataset, rare_under: f64) -> Vec<f64> {
     let images = dataset.images.len();
     let mut shown = vec![0_usize; dataset.categories.len()];
     for image in 0..images {
-        categories(image).into_iter().for_each(|label| shown[label] += 1);
+        for label in categories(image) {
+            shown[label] += 1;
+        }
     }
     let of_category = |label: usize| (rare_under * images as f64 / shown[label] as f64).sqrt();
     let of_image = |image| categories(image).into_iter().map(of_category).fold(1., f64::max);

@@ -70,10 +70,10 @@ pub fn begin_with(
     if classifier::is_classifier(&contents.metadata) {
         return from_classifier(store, contents, path);
     }
-    let theirs = match contents.metadata.contains_key("model") {
-        true => ModelInfo::read_from(contents, path)?.categories,
-        // Tensors without a description: they are taken for what the run learns.
-        false => categories.to_vec(),
+    let theirs = if contents.metadata.contains_key("model") {
+        ModelInfo::read_from(contents, path)?.categories
+    } else {
+        categories.to_vec() // tensors without a description are taken for what the run learns
     };
     let names = |categories: &[Category]| -> Vec<String> {
         categories.iter().map(|c| c.name.clone()).collect()

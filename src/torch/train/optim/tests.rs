@@ -106,7 +106,9 @@ fn a_saved_state_goes_on_bit_for_bit() {
         let again = store_of(&golden);
         let values = named_variables(&store);
         tch::no_grad(|| {
-            named_variables(&again).iter_mut().for_each(|(name, v)| v.copy_(&values[name]));
+            for (name, mut weight) in named_variables(&again) {
+                weight.copy_(&values[&name]);
+            }
         });
         let mut resumed = Optimizer::new(&again, &settings);
         resumed.load(&saved, Path::new("saved")).unwrap();
