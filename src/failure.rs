@@ -3,6 +3,7 @@
 //! Any `anyhow::Error` can be given an exit code on its way up with [`OrExit::or_exit`]; `main` prints
 //! the chain once and ends with [`Exit::of`]. An error without a code is a bug of ours.
 
+use std::any::Any;
 use std::fmt;
 
 /// The exit codes of the program.
@@ -89,6 +90,31 @@ macro_rules! fail {
     };
 }
 
+/// The message of a panic.
+pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// What a tensor library's panic says of memory that ran out; `None` where it is about something else.
+/// There is no type for it, on a CPU or on a GPU: the message is all there is.
+pub fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
+    const MARKS: [&str; 7] = [
+        "DefaultCPUAllocator: can't allocate memory",
+        "DefaultCPUAllocator: not enough memory",
+        "CUDA out of memory",
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "std::bad_alloc",
+    ];
+    let text = panic_text(payload);
+    let at = MARKS.iter().find_map(|mark| text.find(mark))?;
+    // Up to the end of the line, which an error shown by its `Debug` has as two characters.
+    let line = text[at..].split(['\n', '"']).next().unwrap_or_default();
+    Some(line.split("\\n").next().unwrap_or_default().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
@@ -106,6 +132,19 @@ mod tests {
             .expect_err("it is an error");
         assert_eq!(Exit::of(&outer), Exit::Output);
         assert_eq!(format!("{outer:#}"), "saving the checkpoint: cannot write x: no space left");
+    }
+
+    #[test]
+    fn only_memory_that_ran_out_is_told_as_such() {
+        let of = |text: &str| out_of_memory(&text.to_owned() as &(dyn Any + Send));
+        // As tch 0.24 panics on a CPU and on a GPU.
+        let cpu = r#"called `Result::unwrap()` on an `Err` value: Torch("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes. Error code 12 (Cannot allocate memory)\nException raised from alloc_cpu")"#;
+        let expected = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes. Error code 12 (Cannot allocate memory)";
+        assert_eq!(of(cpu).as_deref(), Some(expected));
+        let gpu = "CUDA out of memory. Tried to allocate 2 GiB.\nException";
+        assert_eq!(of(gpu).as_deref(), Some("CUDA out of memory. Tried to allocate 2 GiB."));
+        assert_eq!(of("mat1 and mat2 shapes cannot be multiplied"), None);
+        assert_eq!(out_of_memory(&7_i32), None);
     }
 
     #[test]

@@ -2,13 +2,19 @@
 
 use std::process::ExitCode;
 
-use crate::failure::Exit;
+use crate::failure::{Exit, out_of_memory};
+
+const LESS_MEMORY: &str = "try a smaller --batch or --image-size; in training, --accumulate keeps the batch and takes it in parts";
 
 /// Runs `body` as the whole program: prints its error once, catches a panic, and gives the exit code.
 #[expect(clippy::print_stderr, reason = "the one place that prints an error")]
 pub fn finish(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSafe) -> ExitCode {
     start_tracing();
     std::panic::set_hook(Box::new(|info| {
+        // Told below, if nobody finds a way to go on with less.
+        if out_of_memory(info.payload()).is_some() {
+            return;
+        }
         // One line, and how to report it: a backtrace would bury both.
         eprintln!("error: internal error (a bug in detect): {info}");
         eprintln!("       please report it with the command that you ran");
@@ -19,14 +25,23 @@ pub fn finish(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSa
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             let exit = Exit::of(&error);
-            if exit == Exit::Internal {
-                eprintln!(
+            match exit {
+                Exit::Internal => eprintln!(
                     "       this is a bug in detect: please report it with the command that you ran"
-                );
+                ),
+                Exit::Memory => eprintln!("       {LESS_MEMORY}"),
+                _ => {}
             }
             exit.into()
         }
-        Err(_) => Exit::Internal.into(),
+        Err(payload) => match out_of_memory(&*payload) {
+            Some(reason) => {
+                eprintln!("error: out of memory: {reason}");
+                eprintln!("       {LESS_MEMORY}");
+                Exit::Memory.into()
+            }
+            None => Exit::Internal.into(),
+        },
     }
 }
 
