@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::augment::{Changes, Purpose, stream};
 use super::coco::{Dataset, ImageRecord};
 use super::image::{ImageError, Rgb, decode, fill};
 use super::sampling::{Epochs, Visit};
-use super::turns::Turns;
+use super::turns::{Desk, Lost, PATIENCE, Turns};
 use crate::config;
+use crate::failure::{Exit, panic_text};
 use crate::geometry::{Box2, Label, Size};
 
 /// Why an image can't be used.
@@ -37,9 +37,45 @@ pub enum LoadError {
     #[error("{files}: internal error while it was read (a bug in detect): {message}")]
     Panicked { files: String, message: String },
     #[error(
-        "a thread that reads images could not start or ended early; train.loader.threads sets how many there are"
+        "a thread that reads images could not start or ended early{}; train.loader.threads sets how many there are", at(file.as_ref())
     )]
-    ThreadEnded,
+    ThreadEnded { file: Option<PathBuf> },
+    #[error("not enough memory for a batch of {images} images, which is {bytes} bytes")]
+    Memory { images: usize, bytes: usize },
+    #[error("{}: reading it has not ended after {seconds} s: is its disk or network there?", file.display())]
+    Stuck { file: PathBuf, seconds: u64 },
+}
+
+impl LoadError {
+    /// Whether it is not about one image, but about those who read them: nothing whole can follow.
+    pub fn ends_the_loader(&self) -> bool {
+        matches!(self, Self::ThreadEnded { .. } | Self::Stuck { .. } | Self::Memory { .. })
+    }
+
+    /// How the program ends where it can't go on.
+    pub fn exit(&self) -> Exit {
+        if matches!(self, Self::Memory { .. }) { Exit::Memory } else { Exit::Data }
+    }
+
+    fn lost(dataset: &Dataset, lost: Lost) -> Self {
+        let file = |item: usize| dataset.images[item].file.clone();
+        match lost {
+            Lost::Ended(item) => Self::ThreadEnded { file: item.map(file) },
+            Lost::Stuck(item) => {
+                Self::Stuck { file: file(item), seconds: PATIENCE.give_up.as_secs() }
+            }
+        }
+    }
+}
+
+/// Says which image a thread is slow at.
+fn remark_slow(dataset: &Dataset, item: usize) {
+    let file = dataset.images[item].file.display();
+    tracing::warn!("waiting for {file}, which has taken {} s to read", PATIENCE.remark.as_secs());
+}
+
+fn at(file: Option<&PathBuf>) -> String {
+    file.map(|file| format!(" at {}", file.display())).unwrap_or_default()
 }
 
 /// One image of a batch and its truth.
@@ -82,15 +118,27 @@ pub fn prepare(images: &[&Rgb], input: &config::Input) -> Batch {
         boxes: Vec::new(),
         labels: Vec::new(),
     });
-    assemble(images, samples.collect(), input)
+    // In the words by which the program knows it again; see `failure::out_of_memory`.
+    assemble(images, samples.collect(), input).unwrap_or_else(|e| panic!("std::bad_alloc: {e}"))
 }
 
 /// Resizes each image into its place.
-fn assemble(images: &[&Rgb], samples: Vec<Sample>, input: &config::Input) -> Batch {
+fn assemble(
+    images: &[&Rgb],
+    samples: Vec<Sample>,
+    input: &config::Input,
+) -> Result<Batch, LoadError> {
     let padded = input.padded(samples.iter().map(|s| s.resized));
     let row = padded.width * 3;
     let around = input.padding();
-    let mut pixels = vec![0.; samples.len() * padded.height * row];
+    let length = samples.len() * padded.height * row;
+    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
+    let mut probe = Vec::<f32>::new();
+    if probe.try_reserve_exact(length).is_err() {
+        return Err(LoadError::Memory { images: samples.len(), bytes: 4 * length });
+    }
+    drop(std::hint::black_box(probe));
+    let mut pixels = vec![0.; length];
     if around != [0.; 3] {
         pixels.as_chunks_mut::<3>().0.fill(around);
     }
@@ -100,7 +148,7 @@ fn assemble(images: &[&Rgb], samples: Vec<Sample>, input: &config::Input) -> Bat
             fill(image, input, sample.resized, place, row);
         }
     }
-    Batch { samples, padded, pixels }
+    Ok(Batch { samples, padded, pixels })
 }
 
 /// Decodes an image and checks that it is the one that was annotated. A damaged file is remarked on
@@ -128,10 +176,8 @@ fn guarded<T>(
     work: impl FnOnce() -> Result<T, LoadError>,
 ) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         let files: Vec<String> = records.iter().map(|r| r.file.display().to_string()).collect();
-        let message = text.unwrap_or_else(|| "no message".to_owned());
+        let message = panic_text(&*panic).to_owned();
         Err(LoadError::Panicked { files: files.join(", "), message })
     })
 }
@@ -177,7 +223,10 @@ fn training_sample(
 /// `first_step` gives what a run from 0 would give there. A step has `train.accumulate` batches, the last one
 /// of an epoch fewer.
 #[derive(Debug)]
-pub struct TrainLoader(Turns<Result<Batch, LoadError>>);
+pub struct TrainLoader {
+    turns: Turns<Result<Batch, LoadError>>,
+    dataset: Arc<Dataset>,
+}
 
 impl TrainLoader {
     /// Starts the threads, for the steps `first_step..total_steps`. An epoch visits every image once.
@@ -207,7 +256,8 @@ impl TrainLoader {
         let (seed, augment, input) = (train.seed, train.augment.clone(), input.clone());
         // A thread keeps the order of the epoch that it is in.
         let mut epoch_order = (usize::MAX, Vec::new());
-        let make = move |unit: usize, stopped: &AtomicBool| {
+        let known = Arc::clone(&dataset);
+        let make = move |unit: usize, desk: &Desk| {
             let number = first + unit;
             let epoch = number / batches_per_epoch;
             if epoch_order.0 != epoch {
@@ -220,9 +270,10 @@ impl TrainLoader {
             let mut pictures = Vec::with_capacity(visits.len());
             let mut samples = Vec::with_capacity(visits.len());
             for &Visit { index, copy } in visits {
-                if stopped.load(Ordering::Relaxed) {
-                    return Err(LoadError::ThreadEnded); // nobody is left to receive it
+                if desk.stopped() {
+                    return Err(LoadError::ThreadEnded { file: None }); // nobody is left to receive it
                 }
+                desk.begin(index);
                 // No data set has 2^32 images.
                 let place = index as u64 | (copy as u64) << 32;
                 let mut rng = stream(seed, epoch as u64, place, Purpose::Augment);
@@ -234,12 +285,11 @@ impl TrainLoader {
                 samples.push(sample);
             }
             let records: Vec<_> = visits.iter().map(|v| &dataset.images[v.index]).collect();
-            guarded(&records, || {
-                Ok(assemble(&pictures.iter().collect::<Vec<_>>(), samples, &input))
-            })
+            guarded(&records, || assemble(&pictures.iter().collect::<Vec<_>>(), samples, &input))
         };
         let units = end.saturating_sub(first);
-        Self(Turns::start(units, train.loader.threads, train.loader.prefetch, make))
+        let (threads, prefetch) = (train.loader.threads, train.loader.prefetch);
+        Self { turns: Turns::start(units, threads, prefetch, PATIENCE, make), dataset: known }
     }
 }
 
@@ -248,7 +298,8 @@ impl Iterator for TrainLoader {
 
     /// The next batch; after an error, the one after it.
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|unit| unit.unwrap_or(Err(LoadError::ThreadEnded)))
+        let unit = self.turns.next(|item| remark_slow(&self.dataset, item))?;
+        Some(unit.unwrap_or_else(|lost| Err(LoadError::lost(&self.dataset, lost))))
     }
 }
 
@@ -259,6 +310,7 @@ impl Iterator for TrainLoader {
 #[derive(Debug)]
 pub struct EvalLoader {
     turns: Turns<Vec<Result<Batch, LoadError>>>,
+    dataset: Arc<Dataset>,
     ready: std::vec::IntoIter<Result<Batch, LoadError>>,
 }
 
@@ -273,15 +325,17 @@ impl EvalLoader {
         let batch = batch.max(1);
         let input = input.clone();
         let units = dataset.images.len().div_ceil(batch);
-        let make = move |unit: usize, stopped: &AtomicBool| {
+        let known = Arc::clone(&dataset);
+        let make = move |unit: usize, desk: &Desk| {
             let from = unit * batch;
             let records = &dataset.images[from..dataset.images.len().min(from + batch)];
             let mut out = Vec::new();
             let (mut pictures, mut places) = (Vec::new(), Vec::new());
             for (i, record) in records.iter().enumerate() {
-                if stopped.load(Ordering::Relaxed) {
+                if desk.stopped() {
                     return out;
                 }
+                desk.begin(from + i);
                 match guarded(&[record], || read(record, true)) {
                     Ok(picture) => {
                         pictures.push(picture);
@@ -303,7 +357,8 @@ impl EvalLoader {
             out
         };
         Self {
-            turns: Turns::start(units, loader.threads, loader.prefetch, make),
+            turns: Turns::start(units, loader.threads, loader.prefetch, PATIENCE, make),
+            dataset: known,
             ready: Vec::new().into_iter(),
         }
     }
@@ -317,10 +372,9 @@ impl Iterator for EvalLoader {
             if let Some(item) = self.ready.next() {
                 return Some(item);
             }
-            self.ready = match self.turns.next()? {
-                Some(unit) => unit.into_iter(),
-                None => vec![Err(LoadError::ThreadEnded)].into_iter(),
-            };
+            let unit = self.turns.next(|item| remark_slow(&self.dataset, item))?;
+            let unit = unit.unwrap_or_else(|lost| vec![Err(LoadError::lost(&self.dataset, lost))]);
+            self.ready = unit.into_iter();
         }
     }
 }
