@@ -4,29 +4,69 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes the file `path` of what `body` writes: to a temporary file beside it, flushed to the disk,
 /// then renamed. The folder must exist.
 pub fn write(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    stage(path, body)?.commit()
+}
+
+/// How the names of temporary files begin and end: a kill leaves them.
+pub const TEMPORARY: [&str; 2] = [".", ".part"];
+
+/// The first half of [`write`]: the file lies whole beside `path`, and goes away unless it is committed.
+pub fn stage(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Staged> {
+    let [prefix, suffix] = TEMPORARY;
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".part");
+    builder.prefix(prefix).suffix(suffix);
     // Temporary files are private; what takes a file's name gets the usual mode.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
         builder.permissions(std::fs::Permissions::from_mode(0o644));
     }
-    let mut beside = builder.tempfile_in(folder)?;
+    let mut beside = builder.tempfile_in(folder(path))?;
     body(beside.as_file_mut())?;
     beside.as_file().sync_all()?;
-    beside.persist(path).map_err(|e| e.error)?;
-    // The new name, too, is on the disk.
-    File::open(folder)?.sync_all()
+    Ok(Staged { beside, path: path.to_owned() })
+}
+
+/// A file that waits beside its name.
+#[derive(Debug)]
+pub struct Staged {
+    beside: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Gives it its name.
+    pub fn commit(self) -> io::Result<()> {
+        self.beside.persist(&self.path).map_err(|e| e.error)?;
+        // The new name, too, is on the disk.
+        File::open(folder(&self.path))?.sync_all()
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Bytes that may still be written into `folder`; `None` where the system does not say.
+pub fn free_space(folder: &Path) -> io::Result<Option<u64>> {
+    #[cfg(unix)]
+    {
+        let found = rustix::fs::statvfs(folder)?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        Ok(None)
+    }
 }
 
 /// Makes the folder `path`, which must not exist or be empty, of what `body` puts into the folder that

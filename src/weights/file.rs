@@ -156,6 +156,28 @@ pub struct StoredTensor {
     pub bytes: Vec<u8>,
 }
 
+impl StoredTensor {
+    /// Whether no element is an infinity or not a number.
+    pub fn is_finite(&self) -> bool {
+        // These have an exponent of ones, whatever the rest says.
+        let exponent = match self.element {
+            Element::F16 => 0x7c00,
+            Element::BF16 => 0x7f80,
+            Element::F32 => {
+                let (all, _) = self.bytes.as_chunks();
+                return all.iter().all(|&four| f32::from_le_bytes(four).is_finite());
+            }
+            Element::F64 => {
+                let (all, _) = self.bytes.as_chunks();
+                return all.iter().all(|&eight| f64::from_le_bytes(eight).is_finite());
+            }
+            _ => return true,
+        };
+        let (all, _) = self.bytes.as_chunks();
+        all.iter().all(|&two| u16::from_le_bytes(two) & exponent != exponent)
+    }
+}
+
 /// All that a file holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contents {
@@ -187,8 +209,9 @@ impl Contents {
         .map_err(|source| WeightsError::Write { path: path.into(), source })
     }
 
-    /// The format, with everything in a fixed order: the crate's own writer draws that of the metadata.
-    fn write_to(&self, out: &mut impl io::Write) -> io::Result<()> {
+    /// Writes the format, with everything in a fixed order: the crate's own writer draws that of the metadata.
+    /// The same contents are the same bytes.
+    pub fn write_to(&self, out: &mut impl io::Write) -> io::Result<()> {
         // Wide elements first, so that each lies at a multiple of its size, as other readers expect.
         let mut order: Vec<(&String, &StoredTensor)> = self.tensors.iter().collect();
         order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.element.bytes()));
@@ -209,6 +232,12 @@ impl Contents {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         order.iter().try_for_each(|(_, tensor)| out.write_all(&tensor.bytes))
+    }
+
+    /// The name of the first tensor that holds an infinity or no number.
+    pub fn non_finite(&self) -> Option<&str> {
+        let bad = |(_, tensor): &(&String, &StoredTensor)| !tensor.is_finite();
+        self.tensors.iter().find(bad).map(|(name, _)| name.as_str())
     }
 
     /// SHA-256 over names, shapes and bytes of all tensors, as hexadecimal text.
@@ -285,6 +314,37 @@ mod tests {
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let metadata = header.metadata().clone().unwrap();
         assert_eq!(metadata.into_iter().collect::<BTreeMap<_, _>>(), contents.metadata);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_found_in_every_kind_of_float() {
+        let stored = |element, bytes: &[u8]| StoredTensor {
+            element,
+            shape: vec![bytes.len() / element.bytes()],
+            bytes: bytes.to_vec(),
+        };
+        // Patterns of IEEE 754: the largest number, infinity, a NaN.
+        for (element, values) in [
+            (Element::F16, [0x7bff, 0xfc00, 0x7e01]),
+            (Element::BF16, [0xff7f, 0x7f80, 0xffc0]),
+            (Element::F32, [0x7f7f_ffff, 0xff80_0000, 0x7fc0_0001]),
+            (
+                Element::F64,
+                [0x7fef_ffff_ffff_ffff, 0xfff0_0000_0000_0000, 0x7ff0_0000_0000_0001_u64],
+            ),
+        ] {
+            let bytes = |value: u64| {
+                let one = &value.to_le_bytes()[..element.bytes()];
+                [&vec![0; element.bytes()][..], one].concat()
+            };
+            let finite = values.map(|value| stored(element, &bytes(value)).is_finite());
+            assert_eq!(finite, [true, false, false], "{element:?}");
+        }
+        assert!(stored(Element::I64, &[255; 8]).is_finite());
+        let mut contents = sample();
+        assert_eq!(contents.non_finite(), None);
+        contents.tensors.insert("b".into(), stored(Element::F16, &[0, 0x7c]));
+        assert_eq!(contents.non_finite(), Some("b"));
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub(super) fn memory(meminfo: &str, limit: Option<&str>) -> Finding {
 
 pub(super) fn disk(check: &'static str, folder: &Path) -> Finding {
     let shown = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    match rustix::fs::statvfs(folder) {
-        Ok(s) => free_disk(check, &shown, s.f_bavail.saturating_mul(s.f_frsize)),
+    match crate::whole::free_space(folder) {
+        Ok(free) => free_disk(check, &shown, free.unwrap_or(u64::MAX)),
         Err(error) => Finding::warn(
             check,
             format!("{}: {error}", shown.display()),
