@@ -5,6 +5,7 @@
 
 mod check;
 mod detector;
+mod diff;
 mod genotype_file;
 mod input;
 mod load;

@@ -5,6 +5,7 @@ pub mod check;
 pub mod classify;
 pub mod coco;
 pub mod convert;
+mod fingerprint;
 pub mod image;
 pub mod image_folder;
 pub mod layout;
@@ -14,4 +15,5 @@ pub mod sampling;
 mod turns;
 
 pub use coco::{Annotation, Category, Dataset, ImageRecord};
+pub use fingerprint::Fingerprint;
 pub use image_folder::ImageFolder;
