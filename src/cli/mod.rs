@@ -172,6 +172,9 @@ pub struct TrainArgs {
     /// Size of the network's input in pixels: its short side, or height and width
     #[arg(long, value_name = "S|HxW")]
     pub image_size: Option<Size>,
+    /// What to do where a loss or gradient is not finite: stop, or skip=K, which stops after K in a row
+    #[arg(long, value_name = "stop|skip=K", value_parser = on_nan)]
+    pub on_nan: Option<u32>,
     /// Where it runs.
     #[command(flatten)]
     pub run_on: RunOn,
@@ -375,6 +378,13 @@ pub struct DoctorArgs {
     /// Print one JSON object and nothing else
     #[arg(long)]
     pub json: bool,
+}
+
+/// How many steps in a row may be passed over.
+fn on_nan(text: &str) -> Result<u32, String> {
+    let skip = text.strip_prefix("skip=").and_then(|k| k.parse().ok());
+    let parsed = if text == "stop" { Some(0) } else { skip.filter(|k| *k > 0) };
+    parsed.ok_or_else(|| format!("'{text}' is neither 'stop' nor 'skip=K', K from 1 on"))
 }
 
 fn fraction(text: &str) -> Result<f32, String> {

@@ -59,6 +59,9 @@ pub struct Train {
     pub freeze: Vec<String>,
     /// Share of a region's class that is spread over all classes evenly; 0 is off.
     pub label_smoothing: f64,
+    /// Steps in a row that may be passed over because a loss or a gradient is not finite; 0 stops at the first.
+    #[serde(default)]
+    pub skip_non_finite: usize,
     /// What each of the four losses counts.
     pub loss_weights: LossWeights,
     /// Steps in which scheduled drop path reaches its full strength; 0 takes all.

@@ -1,12 +1,14 @@
 //! A detector over a split: every image through the network, then COCO's metric.
 
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use detect::config::{Input, Loader};
-use detect::data::loader::{EvalLoader, LoadError};
+use detect::data::loader::{Batch, EvalLoader, LoadError};
 use detect::data::{Category, Dataset};
 use detect::eval::{Evaluation, GroundTruth, ResultEntry, Results, evaluate};
-use detect::failure::{Exit, OrExit as _};
+use detect::failure::{Exit, OrExit as _, out_of_memory};
 use detect::geometry::Detection;
 use tch::Device;
 
@@ -32,37 +34,71 @@ pub struct Run {
     pub results: Vec<ResultEntry>,
     /// Why an image has none.
     pub failed: Vec<LoadError>,
+    /// Whether `progress` asked to leave before the end.
+    pub left: bool,
 }
 
 /// Sends every image of `dataset` through `network`, whose class `k` is `categories[k]`. `progress`
-/// is called with the number of images done.
+/// is called with the number of images done and says whether to go on. A batch for which memory does not
+/// suffice is tried again image by image.
+///
+/// # Errors
+/// Where the threads that read images are lost or their memory ends, so that images would be missing.
 pub fn run(
     network: &FasterRcnn<NasNet>,
     categories: &[Category],
     dataset: &Arc<Dataset>,
     reading: Reading<'_>,
     device: Device,
-    mut progress: impl FnMut(usize),
-) -> Run {
+    mut progress: impl FnMut(usize) -> ControlFlow<()>,
+) -> Result<Run, LoadError> {
     let mut out = Run::default();
     let loader = EvalLoader::start(dataset.clone(), reading.input, reading.batch, reading.loader);
     for batch in loader {
-        match batch {
+        let done = match batch {
             Ok(batch) => {
-                let found = predict::detect(network, &batch, device);
-                for (sample, detections) in batch.samples.iter().zip(&found) {
-                    let entry = |d: &Detection| to_entry(d, sample.image_id, categories);
+                let ids: Vec<i64> = batch.samples.iter().map(|sample| sample.image_id).collect();
+                let found = sparing(batch, |batch| predict::detect(network, batch, device));
+                for (&image_id, detections) in ids.iter().zip(&found) {
+                    let entry = |d: &Detection| to_entry(d, image_id, categories);
                     out.results.extend(detections.iter().map(entry));
                 }
-                progress(batch.samples.len());
+                ids.len()
             }
+            Err(error) if error.ends_the_loader() => return Err(error),
             Err(error) => {
-                progress(1);
                 out.failed.push(error);
+                1
             }
+        };
+        if progress(done).is_break() {
+            out.left = true;
+            break;
         }
     }
-    out
+    Ok(out)
+}
+
+/// What `detect` finds in a batch; where memory runs out, in one image of it after the other.
+fn sparing<T>(batch: Batch, detect: impl Fn(&Batch) -> Vec<T>) -> Vec<T> {
+    // Nothing that `detect` touches outlives its panic but the weights, which it only reads.
+    let payload = match catch_unwind(AssertUnwindSafe(|| detect(&batch))) {
+        Ok(found) => return found,
+        Err(payload) => payload,
+    };
+    let Some(reason) = out_of_memory(&*payload).filter(|_| batch.samples.len() > 1) else {
+        resume_unwind(payload)
+    };
+    tracing::warn!("{reason}; trying again with one image at a time");
+    drop(payload);
+    let pixels = batch.pixels.len() / batch.samples.len();
+    let singles = batch.samples.into_iter().zip(batch.pixels.chunks_exact(pixels));
+    singles
+        .flat_map(|(sample, pixels)| {
+            let (padded, pixels) = (batch.padded, pixels.to_vec());
+            detect(&Batch { samples: vec![sample], padded, pixels })
+        })
+        .collect()
 }
 
 /// A detection as COCO writes it.
@@ -81,4 +117,52 @@ pub fn score(dataset: &Dataset, results: Vec<ResultEntry>) -> anyhow::Result<Eva
     let truth = GroundTruth::from_files(&dataset.annotation_files).or_exit(Exit::Data)?;
     let truth = truth.restricted_to(&ids);
     evaluate(&truth, &Results::from(results)).or_exit(Exit::Data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detect::data::loader::Sample;
+    use detect::geometry::Size;
+
+    fn batch(images: usize) -> Batch {
+        let size = Size::new(1, 2);
+        let sample = |index| Sample {
+            index,
+            image_id: 10 + index as i64,
+            original: size,
+            resized: size,
+            boxes: Vec::new(),
+            labels: Vec::new(),
+        };
+        Batch {
+            samples: (0..images).map(sample).collect(),
+            padded: size,
+            pixels: (0..images * 6).map(|i| i as f32).collect(),
+        }
+    }
+
+    /// Has memory for `room` images; what it finds tells the image and its first pixel.
+    fn network(room: usize) -> impl Fn(&Batch) -> Vec<(i64, f32)> {
+        move |batch| {
+            let images = batch.samples.len();
+            if images > room {
+                // As libtorch says it.
+                let _ = tch::Tensor::zeros([i64::MAX / 16], (tch::Kind::Float, Device::Cpu));
+            }
+            let pixels = batch.pixels.chunks_exact(6);
+            batch.samples.iter().zip(pixels).map(|(s, p)| (s.image_id, p[0])).collect()
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_too_large_is_taken_apart() {
+        let all = [(10, 0.), (11, 6.), (12, 12.)];
+        assert_eq!(sparing(batch(3), network(3)), all);
+        assert_eq!(sparing(batch(3), network(1)), all);
+        let none = catch_unwind(|| sparing(batch(3), network(0))).unwrap_err();
+        assert!(out_of_memory(&*none).unwrap().contains("allocate"));
+        let bug = catch_unwind(|| sparing(batch(2), |_| -> Vec<()> { panic!("a bug") }));
+        assert_eq!(bug.unwrap_err().downcast_ref(), Some(&"a bug"));
+    }
 }

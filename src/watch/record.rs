@@ -68,6 +68,11 @@ impl Record {
         }
         Ok(())
     }
+
+    /// Returns once all lines are on the disk.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 fn without_events(error: &io::Error) {

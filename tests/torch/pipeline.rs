@@ -307,7 +307,7 @@ fn a_run_is_continued_with_its_own_configuration() {
         0,
     );
     let said = expect_code(&run(&["train", "--resume", text(&out), "--lr", "0.5"]), 2);
-    assert!(said.contains("train.lr=0.5") && said.contains("--override-resume"), "{said}");
+    assert!(said.contains("train.lr: 0.02 -> 0.5") && said.contains("--override-resume"), "{said}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod tf;
 pub mod torchvision;
 
 use detect::config::{Config, Head};
+use detect::data::loader::Sample;
 use detect::geometry::{Box2, Detection, Label, Size};
 use tch::Tensor;
 use tch::nn::Path;
@@ -38,6 +39,30 @@ pub struct Truth {
     pub boxes: Vec<Box2>,
     /// Its class.
     pub labels: Vec<Label>,
+}
+
+impl Truth {
+    /// Of a sample that was read for training.
+    pub fn of(sample: &Sample) -> Self {
+        Self { boxes: sample.boxes.clone(), labels: sample.labels.clone() }
+    }
+
+    /// What is wrong with it for a detector of `classes` classes, if anything: a box for each label, labels
+    /// below `classes`, boxes of finite numbers and more than no size.
+    pub fn fault(&self, classes: usize) -> Option<String> {
+        let (boxes, labels) = (self.boxes.len(), self.labels.len());
+        if boxes != labels {
+            return Some(format!("{boxes} boxes with {labels} labels"));
+        }
+        if let Some(label) = self.labels.iter().find(|label| label.0 >= classes) {
+            return Some(format!("a label {} where there are {classes} classes", label.0));
+        }
+        let good = |b: &&Box2| {
+            [b.x1, b.y1, b.x2, b.y2].iter().all(|x| x.is_finite()) && b.x1 < b.x2 && b.y1 < b.y2
+        };
+        let bad = self.boxes.iter().find(|b| !good(b))?;
+        Some(format!("a box of ({}, {}) to ({}, {})", bad.x1, bad.y1, bad.x2, bad.y2))
+    }
 }
 
 /// A batch of images on the network's device.

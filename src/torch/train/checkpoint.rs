@@ -1,16 +1,21 @@
 //! Checkpoints: all that is needed to go on as if nothing had happened.
 //!
-//! A `.safetensors` with `model.*`, `ema.*` and `optim.*`; step, configuration and a SHA-256 of the
-//! tensors in its metadata. The one before it is kept as `prev`, and used where `last` is damaged.
+//! A `.safetensors` with `model.*`, `ema.*` and `optim.*`; step, configuration and a [seal](super::seal) in
+//! its metadata. The one before it is kept as `prev`, and used where `last` is damaged.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use detect::config::{Config, upgrade};
-use detect::data::Category;
+use detect::data::{Category, Fingerprint};
+use detect::failure::Exit;
 use detect::weights::{Contents, WeightsError};
+use detect::whole;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::seal;
 
 /// The newest checkpoint of a run folder.
 pub const LAST: &str = "last.safetensors";
@@ -37,14 +42,35 @@ pub enum CheckpointError {
         /// What is wrong with `prev`.
         previous: String,
     },
+    /// It would hold what nobody can go on from.
+    #[error(
+        "{tensor} is not finite, so that nothing was saved; {run} holds the last good checkpoint"
+    )]
+    NonFinite {
+        /// The run folder.
+        run: PathBuf,
+        /// Which tensor.
+        tensor: String,
+    },
     /// It can't be written or moved.
     #[error("cannot save the checkpoint {path}")]
     Save {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
+}
+
+impl CheckpointError {
+    /// How the program ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::None { .. } => Exit::Data,
+            Self::NonFinite { .. } => Exit::NonFinite,
+            Self::Save { .. } => Exit::Output,
+        }
+    }
 }
 
 /// Where a run stands.
@@ -61,34 +87,84 @@ pub struct State {
     pub stale: usize,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// Whether `step` was to be followed by an evaluation that was not made: the run was stopped in it.
+    #[serde(default)]
+    pub evaluation_due: bool,
+    /// Steps in a row, up to `step`, that were passed over because they were not finite.
+    #[serde(default)]
+    pub skipped: usize,
     /// What the run was started with.
     pub config: Config,
     /// Class `k` is `categories[k]`.
     pub categories: Vec<Category>,
     /// The data set's folder.
     pub data: PathBuf,
+    /// What the training split was; the first versions did not write it.
+    #[serde(default)]
+    pub split: Option<Fingerprint>,
 }
 
 /// Writes `contents` as the newest checkpoint of `run`; what was the newest becomes `prev`.
-pub fn save(run: &Path, mut contents: Contents, state: &State) -> Result<(), CheckpointError> {
+///
+/// # Errors
+/// A value that is not finite, and what the disk says; `last` and `prev` are then what they were.
+pub fn save(run: &Path, contents: Contents, state: &State) -> Result<(), CheckpointError> {
+    save_through(run, contents, state, |contents, file| {
+        let mut out = io::BufWriter::new(file);
+        contents.write_to(&mut out)?;
+        out.flush()
+    })
+}
+
+/// [`save`], with what lies between the contents and the file: where a test lets the disk fail.
+pub fn save_through(
+    run: &Path,
+    mut contents: Contents,
+    state: &State,
+    put: impl FnOnce(&Contents, &mut File) -> io::Result<()>,
+) -> Result<(), CheckpointError> {
+    if let Some(tensor) = contents.non_finite() {
+        return Err(CheckpointError::NonFinite { run: run.into(), tensor: tensor.into() });
+    }
     let (last, previous) = (run.join(LAST), run.join(PREVIOUS));
     let json = serde_json::to_string(state).expect("plain structs become JSON");
     contents.metadata.insert("format".into(), FORMAT.into());
     contents.metadata.insert("version".into(), VERSION.into());
     contents.metadata.insert("state".into(), json);
-    contents.metadata.insert("sha256".into(), contents.sha256());
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Save {
-        path: last.clone(),
-        source,
-    };
+    seal::seal(&mut contents);
     // First the new file whole, under another name: a kill at any point leaves one that can be read.
-    let next = run.join("next.safetensors.part");
-    contents.write(&next).map_err(|e| failed(e.into()))?;
-    if last.exists() {
-        fs::rename(&last, &previous).map_err(|e| failed(e.into()))?;
+    let write = || {
+        let next = whole::stage(&last, |file| put(&contents, file))?;
+        if last.exists() {
+            fs::rename(&last, &previous)?;
+        }
+        next.commit()
+    };
+    write().map_err(|source| CheckpointError::Save { path: last.clone(), source })
+}
+
+/// Removes what a kill has left of files that were being written.
+pub fn sweep(run: &Path) {
+    let [begin, end] = whole::TEMPORARY;
+    let left = |name: &str| {
+        name.starts_with(begin) && name.ends_with(end)
+            || ["next.safetensors.part", "metrics.jsonl.part"].contains(&name)
+    };
+    let files = fs::read_dir(run).into_iter().flatten().flatten();
+    for file in files.filter(|file| file.file_name().to_str().is_some_and(left)) {
+        // What can't be removed is in nobody's way.
+        let _ = fs::remove_file(file.path());
     }
-    fs::rename(&next, &last).map_err(|e| failed(e.into()))?;
-    fs::File::open(run).and_then(|folder| folder.sync_all()).map_err(|e| failed(e.into()))
+}
+
+/// Takes a damaged `last` out of the way of a run that goes on from `prev`: else the next [`save`] would
+/// put it in `prev`'s place, and a kill there would leave neither.
+pub fn set_aside(run: &Path) -> Result<(), CheckpointError> {
+    let (last, aside) = (run.join(LAST), run.join("damaged.safetensors"));
+    if !last.exists() {
+        return Ok(());
+    }
+    fs::rename(&last, aside).map_err(|source| CheckpointError::Save { path: last, source })
 }
 
 /// Reads the newest checkpoint of `run` that is whole, and says which file it was.
@@ -110,17 +186,27 @@ pub fn load(run: &Path) -> Result<(Contents, State, PathBuf), CheckpointError> {
     }
 }
 
-fn read(path: &Path) -> Result<(Contents, State), String> {
+/// Reads one checkpoint; what is wrong with it, in words.
+pub fn read(path: &Path) -> Result<(Contents, State), String> {
     let contents = Contents::read(path).map_err(|error| match &error {
         WeightsError::Read { source, .. } => format!("{error}: {source}"),
-        _ => error.to_string(),
+        _ => match fs::metadata(path) {
+            Ok(found) => format!("{error}, {} bytes long", found.len()),
+            Err(_) => error.to_string(),
+        },
     })?;
     let get = |key: &str| contents.metadata.get(key).map(String::as_str).unwrap_or_default();
+    let damage = if seal::is_sealed(&contents) {
+        seal::broken(path, &contents).map_err(|e| format!("cannot read {}: {e}", path.display()))?
+    } else {
+        // The first versions knew a checksum of the tensors.
+        (get("sha256") != contents.sha256()).then(|| "its checksum is wrong".to_owned())
+    };
+    if let Some(damage) = damage {
+        return Err(format!("{} is damaged: {damage}", path.display()));
+    }
     if get("format") != FORMAT {
         return Err(format!("{} is not a checkpoint of a training run", path.display()));
-    }
-    if get("sha256") != contents.sha256() {
-        return Err(format!("{} is damaged: its checksum is wrong", path.display()));
     }
     let unreadable =
         |e: serde_json::Error| format!("{} has a state that can't be read: {e}", path.display());
@@ -155,9 +241,12 @@ mod tests {
             best: None,
             stale: 0,
             seconds: 1.5,
+            evaluation_due: false,
+            skipped: 0,
             config: Config::recipe("tiny", &[]).unwrap(),
             categories: Vec::new(),
             data: "data".into(),
+            split: None,
         };
         let run = tempfile::tempdir().unwrap();
         save(run.path(), Contents::default(), &state).unwrap();
@@ -197,6 +286,8 @@ mod tests {
         config["input"]["long_side"] = 160.into();
         contents.metadata.insert("state".into(), json.to_string());
         contents.metadata.remove("version");
+        contents.metadata.remove("pieces");
+        contents.metadata.insert("sha256".into(), contents.sha256());
         contents.write(&path).unwrap();
         assert_eq!(load(run.path()).unwrap().1, state);
         contents.metadata.insert("version".into(), "4".into());

@@ -6,26 +6,29 @@
 //! bit on a CPU.
 
 pub mod checkpoint;
+mod evaluation;
 pub mod freeze;
+mod guard;
 pub mod init;
 pub mod log;
 pub mod optim;
+mod seal;
 mod step;
+pub mod stop;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use detect::config::{Config, NormMode};
-use detect::data::Dataset;
+use detect::config::Config;
 use detect::data::loader::{Batch, TrainLoader};
 use detect::data::sampling::Epochs;
+use detect::data::{Dataset, Fingerprint};
 use detect::eval::Evaluation;
-use detect::fail;
-use detect::failure::{Exit, OrExit as _};
+use detect::failure::{Exit, OrExit as _, with_exit};
 use detect::watch::machine;
-use detect::weights::{Contents, ModelInfo, model::Trained};
+use detect::weights::Contents;
 use serde_json::json;
 use tch::Device;
 use tch::nn::VarStore;
@@ -33,11 +36,16 @@ use tch::nn::VarStore;
 use crate::backbone::NasNet;
 use crate::detector::{FasterRcnn, Losses};
 use crate::nn::Mode;
-use crate::{evaluate, weights};
+use crate::weights;
 use checkpoint::State;
+use guard::Latest;
 use log::Metrics;
 use optim::{Optimizer, average};
+use stop::Stop;
 use tch::Tensor;
+
+/// The resolved recipe in a run folder.
+pub const CONFIG: &str = "config.json";
 
 /// What a run needs.
 #[derive(Debug)]
@@ -80,6 +88,15 @@ impl Network {
     }
 }
 
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// After its last step, with the last evaluation where there is a split for it.
+    Done(Option<Box<Evaluation>>),
+    /// It was told to stop, and saved what it had.
+    Stopped(Exit),
+}
+
 /// A run that goes on.
 pub struct Trainer {
     setup: Setup,
@@ -90,6 +107,7 @@ pub struct Trainer {
     average: Option<(Network, Tensor)>,
     optimizer: Optimizer,
     metrics: Metrics,
+    latest: Latest,
 }
 
 impl Trainer {
@@ -102,9 +120,12 @@ impl Trainer {
             best: None,
             stale: 0,
             seconds: 0.,
+            evaluation_due: false,
             config: config.clone(),
             categories: setup.train.categories.clone(),
             data: setup.train.root.clone(),
+            split: Some(Fingerprint::of(&setup.train)),
+            skipped: 0,
         };
         let mut trainer = Self::build(setup, state)?;
         if let Some((contents, path)) = init {
@@ -116,22 +137,27 @@ impl Trainer {
         if let Some((_, average)) = &mut trainer.average {
             average::update(average, trainer.optimizer.weights(), 0., 0);
         }
+        trainer.room_for_checkpoints()?;
+        // From here on there is something to go on from, whatever happens.
+        trainer.save()?;
         // Last: a folder that holds it is a run's.
-        let json =
-            serde_json::to_string_pretty(&trainer.setup.config).expect("plain structs become JSON");
-        std::fs::write(trainer.setup.run.join("config.json"), json + "\n")
-            .with_context(|| format!("cannot write into {}", trainer.setup.run.display()))
-            .or_exit(Exit::Output)?;
+        trainer.write_config()?;
         Ok(trainer)
     }
 
-    /// Continues the run whose checkpoint was read from `path`.
+    /// Continues the run whose checkpoint was read from `path`. What `setup` has otherwise than `state`
+    /// counts from now on.
     pub fn resume(
         setup: Setup,
         contents: &Contents,
-        state: State,
+        mut state: State,
         path: &Path,
     ) -> anyhow::Result<Self> {
+        state.total = setup.total_steps();
+        state.config = setup.config.clone();
+        state.data.clone_from(&setup.train.root);
+        state.split = Some(Fingerprint::of(&setup.train));
+        let run = setup.run.clone();
         let trainer = Self::build(setup, state)?;
         weights::load(&trainer.model.store, &only(contents, "model."), "", path)
             .or_exit(Exit::Weights)?;
@@ -140,6 +166,11 @@ impl Trainer {
                 .or_exit(Exit::Weights)?;
         }
         trainer.optimizer.load(&only(contents, "optim."), path).or_exit(Exit::Weights)?;
+        trainer.room_for_checkpoints()?;
+        if path == run.join(checkpoint::PREVIOUS) {
+            checkpoint::set_aside(&run).or_exit(Exit::Output)?;
+        }
+        trainer.write_config()?;
         Ok(trainer)
     }
 
@@ -161,12 +192,12 @@ impl Trainer {
             })
             .with_context(|| format!("cannot write into {}", setup.run.display()))
             .or_exit(Exit::Output)?;
-        let epochs = setup.epochs();
-        Ok(Self { setup, state, epochs, model, average, optimizer, metrics })
+        let (epochs, latest) = (setup.epochs(), Latest::default());
+        Ok(Self { setup, state, epochs, model, average, optimizer, metrics, latest })
     }
 
-    /// Runs to the end and gives the last evaluation, where there is a split for it.
-    pub fn run(mut self) -> anyhow::Result<Option<Evaluation>> {
+    /// Runs to the end, or until it is told to stop.
+    pub fn run(mut self, stop: &Stop) -> anyhow::Result<Ended> {
         let train = self.setup.config.train.clone();
         let images = self.epochs.len();
         let per_epoch = train.steps_per_epoch(images);
@@ -179,12 +210,19 @@ impl Trainer {
         );
         let bar = log::bar(self.state.total, self.state.step, "steps");
         let mut evaluation = None;
+        if self.state.evaluation_due {
+            evaluation = self.evaluate(&bar, stop)?;
+            if let Some(exit) = stop.requested() {
+                return self.stopped(exit);
+            }
+            self.save()?;
+        }
         let mut waiting = Instant::now();
         while !self.is_done() {
             let batches = train.batches_before(self.state.step + 1, images)
                 - train.batches_before(self.state.step, images);
-            let batches: Vec<Batch> =
-                loader.by_ref().take(batches).collect::<Result<_, _>>().or_exit(Exit::Data)?;
+            let batches = loader.by_ref().take(batches).collect::<Result<Vec<Batch>, _>>();
+            let batches = batches.map_err(|e| with_exit(e.exit(), e.into()))?;
             let waited = waiting.elapsed().as_secs_f64();
             let started = Instant::now();
             let (losses, norm, lr) = self.step(&batches)?;
@@ -217,7 +255,11 @@ impl Trainer {
                 && epoch_ends
                 && (step / per_epoch).is_multiple_of(train.eval_every);
             if due || step == total {
-                evaluation = self.evaluate(&bar)?;
+                evaluation = self.evaluate(&bar, stop)?;
+            }
+            let whole = step == total && !self.state.evaluation_due;
+            if let Some(exit) = stop.requested().filter(|_| !whole) {
+                return self.stopped(exit);
             }
             if step.is_multiple_of(train.checkpoint_every) || self.is_done() {
                 self.save()?;
@@ -233,7 +275,7 @@ impl Trainer {
                 self.state.stale
             );
         }
-        Ok(evaluation)
+        Ok(Ended::Done(evaluation.map(Box::new)))
     }
 
     /// Whether all steps are made, or no better model is to be waited for.
@@ -255,51 +297,30 @@ impl Trainer {
             device: self.setup.device,
             seed: &|image| seed_of(train.seed, shown + image),
         };
+        self.check_truths(batches)?;
+        let statistics = self.statistics();
         let lr = train.lr_at(step, total, per_epoch);
         let made = step::gradients(&self.model.detector, &mut self.optimizer, batches, &settings);
         let values = match made {
             Ok(values) => values,
             Err(step::NotFinite { losses, batch }) => {
-                return self.diverged("the loss", &losses, lr, &batches[batch..=batch]);
+                self.latest = Latest::of(losses, lr, &batches[batch..=batch]);
+                self.not_finite("the loss", statistics.as_ref())?;
+                return Ok((losses, f64::NAN, lr));
             }
         };
+        self.latest = Latest::of(values, lr, batches);
         let norm = self.optimizer.complete();
         if !norm.is_finite() {
-            return self.diverged("the gradient", &values, lr, batches);
+            self.not_finite("the gradient", statistics.as_ref())?;
+            return Ok((values, norm, lr));
         }
+        self.state.skipped = 0;
         self.optimizer.step(lr, norm, step);
         if let Some((_, average)) = &mut self.average {
             average::update(average, self.optimizer.weights(), train.ema.decay, step);
         }
         Ok((values, norm, lr))
-    }
-
-    /// Stops the run: what is not finite, with all that helps to find out why.
-    fn diverged<T>(
-        &self,
-        what: &str,
-        losses: &[f64; 4],
-        lr: f64,
-        batches: &[Batch],
-    ) -> anyhow::Result<T> {
-        let parts: Vec<String> = Losses::NAMES
-            .iter()
-            .zip(losses)
-            .map(|(name, value)| format!("{name} {value}"))
-            .collect();
-        let ids: Vec<String> =
-            batches.iter().flat_map(|b| &b.samples).map(|s| s.image_id.to_string()).collect();
-        let frozen = self.setup.config.backbone.norm == NormMode::Frozen;
-        let advice =
-            if frozen { "a lower train.lr" } else { "a lower train.lr or a longer warm-up" };
-        fail!(
-            Exit::NonFinite,
-            "{what} is not finite at step {} (lr {lr}): {}; image ids {}. Nothing of this step was saved; {} holds the last good weights. Try {advice}",
-            self.state.step + 1,
-            parts.join(", "),
-            ids.join(", "),
-            self.setup.run.join(checkpoint::LAST).display()
-        )
     }
 
     fn record(&mut self, line: &serde_json::Value) -> anyhow::Result<()> {
@@ -314,101 +335,6 @@ impl Trainer {
     fn written(&self, result: std::io::Result<()>) -> anyhow::Result<()> {
         let failed = || format!("cannot write into {}", self.setup.run.display());
         result.with_context(failed).or_exit(Exit::Output)
-    }
-
-    /// The network whose weights are judged and kept.
-    fn judged(&self) -> &Network {
-        self.average.as_ref().map_or(&self.model, |(network, _)| network)
-    }
-
-    /// Scores the network on the validation split and keeps it if it is the best so far. Without such
-    /// a split the newest weights are kept.
-    fn evaluate(&mut self, bar: &log::Progress) -> anyhow::Result<Option<Evaluation>> {
-        let Some(val) = self.setup.val.clone() else {
-            self.keep(None)?;
-            return Ok(None);
-        };
-        let train = &self.setup.config.train;
-        let started = Instant::now();
-        let reading = evaluate::Reading {
-            input: &self.setup.config.input,
-            batch: train.batch,
-            loader: &train.loader,
-        };
-        let mut done = 0;
-        let images = val.images.len();
-        let run = evaluate::run(
-            &self.judged().detector,
-            &self.state.categories,
-            &val,
-            reading,
-            self.setup.device,
-            |n| {
-                done += n;
-                bar.set_message(format!("evaluating {done}/{images}"));
-            },
-        );
-        for error in &run.failed {
-            tracing::warn!("{error}; it counts as an image without detections");
-        }
-        let detections = run.results.len();
-        self.written(log::keep_detections(&self.setup.run, &run.results))?;
-        let evaluation = evaluate::score(&val, run.results)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let stats = evaluation.values();
-        let [ap, ap50, ap75] = [0, 1, 2].map(|i| stats[i]);
-        let step = self.state.step;
-        self.written(log::keep_evaluation(&self.setup.run, step, &evaluation))?;
-        bar.suspend(|| tracing::info!("step {step}: AP {ap:.4}  AP50 {ap50:.4}  AP75 {ap75:.4}"));
-        let line = json!({
-            "kind": "eval", "step": step, "AP": ap, "AP50": ap50, "AP75": ap75,
-            "stats": stats, "detections": detections, "seconds": seconds,
-            "images_per_s": images as f64 / seconds, "train_seconds": self.state.seconds,
-        });
-        self.record(&line)?;
-        // Written first, noted after: a kill between the two costs an evaluation, not the model.
-        let best_by = self.setup.config.train.best_by;
-        let score = best_by.of(&stats);
-        if score < 0. {
-            tracing::warn!("train.best_by = {best_by:?} can't be measured on this split");
-        }
-        if self.state.best.is_none_or(|(best, _)| score > best) {
-            self.keep(Some(ap))?;
-            self.state.best = Some((score, step));
-            self.state.stale = 0;
-        } else {
-            self.state.stale += 1;
-        }
-        Ok(Some(evaluation))
-    }
-
-    /// Writes the network as the run's model file.
-    fn keep(&self, ap: Option<f64>) -> anyhow::Result<()> {
-        let config = &self.setup.config;
-        let mut contents =
-            Contents { tensors: weights::collect(&self.judged().store, ""), ..Contents::default() };
-        if config.train.half_precision_model {
-            weights::halve(&mut contents);
-        }
-        let info = ModelInfo {
-            config: config.clone(),
-            categories: self.state.categories.clone(),
-            trained: Trained { steps: self.state.step, images: self.setup.train.images.len(), ap },
-        };
-        info.write_to(&mut contents);
-        contents.write(&self.setup.run.join(checkpoint::BEST)).or_exit(Exit::Output)
-    }
-
-    fn save(&self) -> anyhow::Result<()> {
-        let mut tensors = weights::collect(&self.model.store, "model.");
-        if let Some((average, _)) = &self.average {
-            tensors.extend(weights::collect(&average.store, "ema."));
-        }
-        for (name, state) in self.optimizer.state() {
-            tensors.insert(format!("optim.{name}"), weights::to_stored(&state));
-        }
-        let contents = Contents { tensors, ..Contents::default() };
-        checkpoint::save(&self.setup.run, contents, &self.state).or_exit(Exit::Output)
     }
 }
 

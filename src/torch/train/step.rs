@@ -60,7 +60,7 @@ pub(super) fn gradients<B: Backbone>(
                 return Err(NotFinite { losses: found, batch: number });
             }
             let whole = *whole.get_or_insert_with(|| counts.times(images as f64 / own as f64));
-            losses.total(&counts.share(whole, settings.loss_weights)).backward();
+            network.backward(&losses.total(&counts.share(whole, settings.loss_weights)));
             let shares = Losses::weighted(found, &counts.share(whole, &LossWeights::ONES));
             values.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
             sum += counts;
@@ -81,9 +81,7 @@ fn losses<B: Backbone>(
     seeds: &[i64],
     settings: &Settings<'_>,
 ) -> (Losses, Counts) {
-    let truths: Vec<Truth> = (batch.samples.iter())
-        .map(|s| Truth { boxes: s.boxes.clone(), labels: s.labels.clone() })
-        .collect();
+    let truths: Vec<Truth> = batch.samples.iter().map(Truth::of).collect();
     let images = predict::images(batch, settings.device);
     network.counted_losses(&images, &truths, settings.mode, Draws::Seeds(seeds))
 }

@@ -9,7 +9,7 @@ use detect::config::Loader;
 use detect::data::{Dataset, coco, layout};
 use detect::eval::{report, submission};
 use detect::fail;
-use detect::failure::{Exit, OrExit as _};
+use detect::failure::{Exit, OrExit as _, with_exit};
 use detect::weights::model;
 use detect::whole;
 use serde_json::json;
@@ -50,7 +50,9 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
     let run =
         evaluate::run(model.network(), &model.info.categories, &dataset, reading, device, |n| {
             bar.inc(n as u64);
-        });
+            std::ops::ControlFlow::Continue(())
+        })
+        .map_err(|e| with_exit(e.exit(), e.into()))?;
     bar.finish_and_clear();
     for error in &run.failed {
         tracing::error!("{error}; it counts as an image without detections");

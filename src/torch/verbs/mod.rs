@@ -5,6 +5,7 @@ mod eval;
 mod features;
 mod images;
 mod inputs;
+mod run_folder;
 mod train;
 
 use detect::cli::{self, Cli, Command, Task};

@@ -6,23 +6,29 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use detect::cli::TrainArgs;
-use detect::config::{Config, Override, OwnBackbone, Resize, recipe_for};
-use detect::data::{Dataset, coco};
+use detect::config::{Config, Override, OwnBackbone, Resize, recipe_for, upgrade};
+use detect::data::{Category, Dataset, Fingerprint, coco};
 use detect::eval::report;
 use detect::fail;
-use detect::failure::{Exit, OrExit as _};
+use detect::failure::{Exit, OrExit as _, with_exit};
 use detect::nasnet::{BackboneName, Wiring, plan};
 use detect::weights::{Contents, model};
 
+use super::run_folder::{self, TakenBack};
 use crate::device;
-use crate::train::{Setup, Trainer, checkpoint};
+use crate::train::checkpoint::{self, State};
+use crate::train::{CONFIG, Ended, Setup, Trainer, stop::Stop};
 
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     let device = device::choose(&args.run_on)?;
-    let resumed = args.resume.as_deref().map(checkpoint::load).transpose().or_exit(Exit::Data)?;
-    let config = match &resumed {
-        Some((_, state, _)) => resumed_config(args, &state.config)?,
-        None => new_config(args)?,
+    // Before anything is read that the process which holds it could change.
+    let held = args.resume.as_deref().map(hold).transpose()?;
+    let resumed = (args.resume.as_deref())
+        .map(|run| checkpoint::load(run).map_err(|e| with_exit(e.exit(), e.into())))
+        .transpose()?;
+    let config = match (&args.resume, &resumed) {
+        (Some(run), Some((_, state, _))) => resumed_config(args, &state.config, run)?,
+        _ => new_config(args)?,
     };
     let root = match (&args.data, &resumed) {
         (Some(data), _) => data.clone(),
@@ -30,6 +36,9 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         (None, None) => coco::default_root(),
     };
     let train = Arc::new(Dataset::open(&root, &config.data.train).or_exit(Exit::Data)?);
+    if let Some((_, state, _)) = &resumed {
+        same_data(args, state, &train)?;
+    }
     let val = match Dataset::open(&root, &config.data.val) {
         Ok(val) => Some(Arc::new(val)),
         Err(coco::DataError::NoSplit { .. }) => {
@@ -54,10 +63,14 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     }
     let run_folder = match (&args.resume, &args.out) {
         (Some(run), _) => run.clone(),
-        (None, Some(out)) => new_folder(out)?,
-        (None, None) => next_free(&config.name)?,
+        (None, Some(out)) => out.clone(),
+        (None, None) => run_folder::next_free(&config.name)?,
     };
-    let lock = lock(&run_folder)?;
+    let (lock, _taken_back) = match held {
+        Some(lock) => (lock, None),
+        None => (run_folder::begin(&run_folder)?, Some(TakenBack(&run_folder))),
+    };
+    checkpoint::sweep(&run_folder);
     let setup = Setup { config, train, val, run: run_folder.clone(), device };
     let steps = setup.total_steps();
     tracing::info!(
@@ -69,15 +82,26 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         setup.config.train.batch * setup.config.train.accumulate,
         run_folder.display()
     );
+    let stop = Stop::on_signals().context("cannot listen to signals").or_exit(Exit::Usage)?;
     let trainer = if let Some((contents, state, path)) = resumed {
-        tracing::info!("going on after step {} of {}", state.step, state.total);
+        tracing::info!("going on after step {} of {}", state.step, steps);
         Trainer::resume(setup, &contents, state, &path)?
     } else {
         let init = args.init.as_deref().map(read_init).transpose()?;
         Trainer::start(setup, init.as_ref())?
     };
-    let evaluation = trainer.run()?;
+    let ended = trainer.run(&stop)?;
     drop(lock);
+    let evaluation = match ended {
+        Ended::Done(evaluation) => evaluation,
+        Ended::Stopped(exit) => {
+            let run = run_folder.display();
+            tracing::warn!(
+                "stopped by a signal, and saved; go on with: detect train --resume {run}"
+            );
+            return Ok(exit);
+        }
+    };
     if let Some(evaluation) = evaluation {
         use std::io::Write as _;
         write!(std::io::stdout().lock(), "{}", report::table(&evaluation))?;
@@ -85,6 +109,41 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     let best = run_folder.join(checkpoint::BEST);
     tracing::info!("the model is {0}; try: detect IMAGE --weights {0}", best.display());
     Ok(Exit::Done)
+}
+
+/// Holds the folder of a run that goes on.
+fn hold(run: &Path) -> anyhow::Result<fs::File> {
+    if !run.is_dir() {
+        return fail!(Exit::Data, "there is no run folder {}", run.display());
+    }
+    run_folder::lock(run)
+}
+
+/// Refuses to go on with other data than the run began with.
+fn same_data(args: &TrainArgs, state: &State, train: &Dataset) -> anyhow::Result<()> {
+    if state.categories != train.categories {
+        // The network has an output for each: there is nothing to override.
+        let names = |all: &[Category]| {
+            let names: Vec<String> = all.iter().map(|c| format!("{} {}", c.id, c.name)).collect();
+            names.join(", ")
+        };
+        return fail!(
+            Exit::Data,
+            "the categories of {} are not those that the run began with:\n  {} -> {}",
+            train.annotation_files[0].display(),
+            names(&state.categories),
+            names(&train.categories)
+        );
+    }
+    let difference = state.split.as_ref().and_then(|s| s.difference(&Fingerprint::of(train)));
+    if let Some(difference) = difference.filter(|_| !args.override_resume) {
+        return fail!(
+            Exit::Data,
+            "{} is not what the run began with:\n  {difference}\nadd --override-resume if that is meant",
+            train.annotation_files[0].display()
+        );
+    }
+    Ok(())
 }
 
 /// What the flags say on top of a recipe that resizes images by `resize`.
@@ -102,6 +161,7 @@ fn overrides(args: &TrainArgs, resize: Resize) -> Vec<Override> {
     set("train.batch", args.batch.map(integer));
     set("train.accumulate", args.accumulate.map(integer));
     set("train.seed", args.seed.map(integer));
+    set("train.skip_non_finite", args.on_nan.map(integer));
     if let Some(size) = args.image_size {
         all.push(Override::resize(resize.at(size)));
     }
@@ -147,78 +207,53 @@ fn of_backbone(name: BackboneName, wiring: Wiring, stem_filters: usize) -> [Over
     ]
 }
 
-/// The configuration of a resumed run: its own. Flags that would change it are refused.
-fn resumed_config(args: &TrainArgs, own: &Config) -> anyhow::Result<Config> {
-    let changes = overrides(args, own.input.resize);
-    if changes.is_empty() {
-        return Ok(own.clone());
-    }
-    let changed = Config::from_toml(&own.to_toml(), "the run's configuration", &changes)
+/// The configuration of a resumed run: its own. Flags and an edited `config.json` that would change it are
+/// refused.
+fn resumed_config(args: &TrainArgs, own: &Config, run: &Path) -> anyhow::Result<Config> {
+    let edited = in_folder(run)?.unwrap_or_else(|| own.clone());
+    let changes = overrides(args, edited.input.resize);
+    let changed = Config::from_toml(&edited.to_toml(), "the run's configuration", &changes)
         .or_exit(Exit::Usage)?;
-    if changed != *own && !args.override_resume {
-        let keys: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let differences = own.differences(&changed);
+    if !differences.is_empty() && !args.override_resume {
         return fail!(
             Exit::Usage,
-            "a run goes on with its own configuration, but {} would change it; add --override-resume if that is meant",
-            keys.join(", ")
+            "a run goes on with its own configuration, which would change:\n  {}\nadd --override-resume if that is meant",
+            differences.join("\n  ")
         );
     }
     Ok(changed)
 }
 
+/// The `config.json` of a run folder, where there is one.
+fn in_folder(run: &Path) -> anyhow::Result<Option<Config>> {
+    let path = run.join(CONFIG);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| path.display().to_string()).or_exit(Exit::Data),
+    };
+    let read = |json: serde_json::Value| serde_json::from_value::<Config>(json);
+    let config = serde_json::from_slice::<serde_json::Value>(&bytes).and_then(|json| {
+        // That of a run of the first version lacks what came later.
+        read(json.clone()).or_else(|error| {
+            let mut json = json;
+            upgrade(&mut json);
+            read(json).map_err(|_| error)
+        })
+    });
+    let config = config
+        .with_context(|| {
+            format!(
+                "{} is not a configuration; without it, the run goes on with its own",
+                path.display()
+            )
+        })
+        .or_exit(Exit::Usage)?;
+    Ok(Some(config))
+}
+
 fn read_init(weights: &str) -> anyhow::Result<(Contents, PathBuf)> {
     let path = model::resolve(Some(weights)).or_exit(Exit::Weights)?;
     Ok((Contents::read(&path).or_exit(Exit::Weights)?, path))
-}
-
-/// `--out`: made here; a folder that holds a run is not touched.
-fn new_folder(out: &Path) -> anyhow::Result<PathBuf> {
-    if out.join(checkpoint::LAST).exists() || out.join("config.json").exists() {
-        return fail!(
-            Exit::Usage,
-            "{0} holds a run already; continue it with --resume {0}, or choose another folder",
-            out.display()
-        );
-    }
-    fs::create_dir_all(out)
-        .with_context(|| format!("cannot make the run folder {}", out.display()))
-        .or_exit(Exit::Output)?;
-    Ok(out.into())
-}
-
-/// The next free `runs/NAME-n`.
-fn next_free(name: &str) -> anyhow::Result<PathBuf> {
-    let failed = |path: &Path| format!("cannot make the run folder {}", path.display());
-    let runs = Path::new("runs");
-    fs::create_dir_all(runs).with_context(|| failed(runs)).or_exit(Exit::Output)?;
-    for n in 1_u32.. {
-        let path = runs.join(format!("{name}-{n}"));
-        match fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e).with_context(|| failed(&path)).or_exit(Exit::Output),
-        }
-    }
-    unreachable!("some number is free")
-}
-
-/// Holds the run folder for this process; the system lets go when it ends, however it ends.
-fn lock(run: &Path) -> anyhow::Result<fs::File> {
-    let path = run.join(".lock");
-    let file = fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))
-        .or_exit(Exit::Output)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            fail!(Exit::Busy, "the run folder {} is in use by another process", run.display())
-        }
-        Err(fs::TryLockError::Error(e)) => {
-            Err(e).with_context(|| format!("cannot lock {}", path.display())).or_exit(Exit::Output)
-        }
-    }
 }

@@ -1,0 +1,114 @@
+//! Scoring the network during a run, and keeping the best one as the run's model file.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use detect::eval::Evaluation;
+use detect::failure::{Exit, OrExit as _, with_exit};
+use detect::weights::{Contents, ModelInfo, model::Trained};
+use serde_json::json;
+
+use super::stop::Stop;
+use super::{Network, Trainer, checkpoint, log};
+use crate::{evaluate, weights};
+
+impl Trainer {
+    /// The network whose weights are judged and kept.
+    fn judged(&self) -> &Network {
+        self.average.as_ref().map_or(&self.model, |(network, _)| network)
+    }
+
+    /// Scores the network on the validation split and keeps it if it is the best so far. Without such
+    /// a split the newest weights are kept. Told to stop, it leaves the evaluation to the resumed run.
+    pub(super) fn evaluate(
+        &mut self,
+        bar: &log::Progress,
+        stop: &Stop,
+    ) -> anyhow::Result<Option<Evaluation>> {
+        self.state.evaluation_due = true;
+        let Some(val) = self.setup.val.clone() else {
+            self.keep(None)?;
+            self.state.evaluation_due = false;
+            return Ok(None);
+        };
+        let train = &self.setup.config.train;
+        let started = Instant::now();
+        let reading = evaluate::Reading {
+            input: &self.setup.config.input,
+            batch: train.batch,
+            loader: &train.loader,
+        };
+        let mut done = 0;
+        let images = val.images.len();
+        let run = evaluate::run(
+            &self.judged().detector,
+            &self.state.categories,
+            &val,
+            reading,
+            self.setup.device,
+            |n| {
+                done += n;
+                bar.set_message(format!("evaluating {done}/{images}"));
+                match stop.requested() {
+                    Some(_) => ControlFlow::Break(()),
+                    None => ControlFlow::Continue(()),
+                }
+            },
+        )
+        .map_err(|e| with_exit(e.exit(), e.into()))?;
+        if run.left {
+            return Ok(None);
+        }
+        for error in &run.failed {
+            tracing::warn!("{error}; it counts as an image without detections");
+        }
+        let detections = run.results.len();
+        self.written(log::keep_detections(&self.setup.run, &run.results))?;
+        let evaluation = evaluate::score(&val, run.results)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let stats = evaluation.values();
+        let [ap, ap50, ap75] = [0, 1, 2].map(|i| stats[i]);
+        let step = self.state.step;
+        self.written(log::keep_evaluation(&self.setup.run, step, &evaluation))?;
+        bar.suspend(|| tracing::info!("step {step}: AP {ap:.4}  AP50 {ap50:.4}  AP75 {ap75:.4}"));
+        let line = json!({
+            "kind": "eval", "step": step, "AP": ap, "AP50": ap50, "AP75": ap75,
+            "stats": stats, "detections": detections, "seconds": seconds,
+            "images_per_s": images as f64 / seconds, "train_seconds": self.state.seconds,
+        });
+        self.record(&line)?;
+        // Written first, noted after: a kill between the two costs an evaluation, not the model.
+        let best_by = self.setup.config.train.best_by;
+        let score = best_by.of(&stats);
+        if score < 0. {
+            tracing::warn!("train.best_by = {best_by:?} can't be measured on this split");
+        }
+        if self.state.best.is_none_or(|(best, _)| score > best) {
+            self.keep(Some(ap))?;
+            self.state.best = Some((score, step));
+            self.state.stale = 0;
+        } else {
+            self.state.stale += 1;
+        }
+        self.state.evaluation_due = false;
+        Ok(Some(evaluation))
+    }
+
+    /// Writes the network as the run's model file.
+    fn keep(&self, ap: Option<f64>) -> anyhow::Result<()> {
+        let config = &self.setup.config;
+        let mut contents =
+            Contents { tensors: weights::collect(&self.judged().store, ""), ..Contents::default() };
+        if config.train.half_precision_model {
+            weights::halve(&mut contents);
+        }
+        let info = ModelInfo {
+            config: config.clone(),
+            categories: self.state.categories.clone(),
+            trained: Trained { steps: self.state.step, images: self.setup.train.images.len(), ap },
+        };
+        info.write_to(&mut contents);
+        self.check_finite(&contents)?;
+        contents.write(&self.setup.run.join(checkpoint::BEST)).or_exit(Exit::Output)
+    }
+}

@@ -1,0 +1,161 @@
+//! What keeps a run from harm: checkpoints with room to lie in, truths that kernels can take, and steps
+//! that are not finite.
+
+use std::fmt;
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use detect::config::NormMode;
+use detect::data::loader::Batch;
+use detect::fail;
+use detect::failure::{Exit, OrExit as _, with_exit};
+use detect::weights::Contents;
+use detect::whole;
+use tch::Tensor;
+use tch::nn::VarStore;
+
+use super::{CONFIG, Ended, Trainer, checkpoint};
+use crate::detector::{Losses, Truth};
+use crate::weights;
+
+/// What the last step was about, to find out why it failed.
+#[derive(Debug, Default)]
+pub(super) struct Latest {
+    losses: [f64; 4],
+    lr: f64,
+    image_ids: Vec<i64>,
+}
+
+impl Latest {
+    pub(super) fn of(losses: [f64; 4], lr: f64, batches: &[Batch]) -> Self {
+        let samples = batches.iter().flat_map(|batch| &batch.samples);
+        let image_ids = samples.map(|sample| sample.image_id).collect();
+        Self { losses, lr, image_ids }
+    }
+}
+
+impl fmt::Display for Latest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lr {}", self.lr)?;
+        for (name, value) in Losses::NAMES.iter().zip(&self.losses) {
+            write!(f, ", {name} {value}")?;
+        }
+        let ids: Vec<String> = self.image_ids.iter().map(ToString::to_string).collect();
+        write!(f, "; image ids {}", ids.join(", "))
+    }
+}
+
+impl Trainer {
+    pub(super) fn write_config(&self) -> anyhow::Result<()> {
+        let json =
+            serde_json::to_string_pretty(&self.setup.config).expect("plain structs become JSON");
+        let path = self.setup.run.join(CONFIG);
+        whole::write(&path, |file| writeln!(file, "{json}"))
+            .with_context(|| format!("cannot write {}", path.display()))
+            .or_exit(Exit::Output)
+    }
+
+    /// Refuses to begin where a checkpoint could not be written beside the last one.
+    pub(super) fn room_for_checkpoints(&self) -> anyhow::Result<()> {
+        let bytes = |store: &VarStore| {
+            let sizes = store.variables().into_values();
+            sizes.map(|t| (t.numel() * t.kind().elt_size_in_bytes()) as u64).sum::<u64>()
+        };
+        let average = self.average.as_ref().map_or(0, |(average, _)| bytes(&average.store));
+        let state = self.optimizer.state().map(|(_, state)| 4 * state.numel() as u64).sum::<u64>();
+        let needed = 2 * (bytes(&self.model.store) + average + state);
+        let run = self.setup.run.display();
+        match whole::free_space(&self.setup.run) {
+            Ok(Some(free)) if free < needed => fail!(
+                Exit::Output,
+                "{run} has room for {free} bytes, and two checkpoints need {needed}: make room or choose another folder"
+            ),
+            Ok(_) => Ok(()),
+            Err(e) => Err(e)
+                .with_context(|| format!("cannot tell how much room {run} has"))
+                .or_exit(Exit::Output),
+        }
+    }
+
+    /// Writes a checkpoint.
+    pub(super) fn save(&self) -> anyhow::Result<()> {
+        let mut tensors = weights::collect(&self.model.store, "model.");
+        if let Some((average, _)) = &self.average {
+            tensors.extend(weights::collect(&average.store, "ema."));
+        }
+        for (name, state) in self.optimizer.state() {
+            tensors.insert(format!("optim.{name}"), weights::to_stored(&state));
+        }
+        let contents = Contents { tensors, ..Contents::default() };
+        // The record holds the steps that the checkpoint has done.
+        let flushed = self.metrics.flush().context("cannot write metrics.jsonl");
+        flushed.or_exit(Exit::Output)?;
+        self.check_finite(&contents)?;
+        checkpoint::save(&self.setup.run, contents, &self.state)
+            .map_err(|error| with_exit(error.exit(), error.into()))
+    }
+
+    /// Refuses to write what nobody could go on from.
+    pub(super) fn check_finite(&self, contents: &Contents) -> anyhow::Result<()> {
+        let Some(tensor) = contents.non_finite() else { return Ok(()) };
+        fail!(
+            Exit::NonFinite,
+            "{tensor} is not finite after step {} ({}). Nothing was saved; {} holds the last good weights",
+            self.state.step,
+            self.latest,
+            self.setup.run.join(checkpoint::LAST).display()
+        )
+    }
+
+    /// Saves what there is and ends the run.
+    pub(super) fn stopped(&self, exit: Exit) -> anyhow::Result<Ended> {
+        self.save()?;
+        Ok(Ended::Stopped(exit))
+    }
+
+    /// Refuses truths that would make a kernel read past its table: on a GPU that ends the process, and
+    /// says nothing of the reason.
+    pub(super) fn check_truths(&self, batches: &[Batch]) -> anyhow::Result<()> {
+        let classes = self.state.categories.len();
+        for sample in batches.iter().flat_map(|batch| &batch.samples) {
+            if let Some(fault) = Truth::of(sample).fault(classes) {
+                let file = self.setup.train.images[sample.index].file.display();
+                return fail!(Exit::Data, "{file} (image {}): {fault}", sample.image_id);
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy of what a forward pass changes by itself, where a step may be passed over.
+    pub(super) fn statistics(&self) -> Option<Tensor> {
+        (self.setup.config.train.skip_non_finite > 0).then(|| self.optimizer.fixed().copy())
+    }
+
+    /// Passes the step over where the recipe allows it, as if it had not been; else stops the run, with
+    /// all that helps to find out why.
+    pub(super) fn not_finite(
+        &mut self,
+        what: &str,
+        statistics: Option<&Tensor>,
+    ) -> anyhow::Result<()> {
+        let (step, skip) = (self.state.step + 1, self.setup.config.train.skip_non_finite);
+        let told = format!("{what} is not finite at step {step} ({})", self.latest);
+        if self.state.skipped < skip {
+            self.state.skipped += 1;
+            if let Some(before) = statistics {
+                tch::no_grad(|| self.optimizer.fixed().copy_(before));
+            }
+            tracing::warn!("{told}; passed over, {} of {skip} in a row", self.state.skipped);
+            return Ok(());
+        }
+        let frozen = self.setup.config.backbone.norm == NormMode::Frozen;
+        let advice =
+            if frozen { "a lower train.lr" } else { "a lower train.lr or a longer warm-up" };
+        let last = self.setup.run.join(checkpoint::LAST);
+        fail!(
+            Exit::NonFinite,
+            "{told}. Nothing of this step was saved; {} holds the last good weights. Try {advice}",
+            last.display()
+        )
+    }
+}

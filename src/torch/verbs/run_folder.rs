@@ -1,0 +1,86 @@
+//! The folder of a run: made, found, held for one process, and given up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use detect::fail;
+use detect::failure::{Exit, OrExit as _};
+
+use crate::train::{CONFIG, checkpoint};
+
+const LOCK: &str = ".lock";
+
+/// Makes the folder of a new run and holds it; one that holds a run already is not touched.
+pub(super) fn begin(run: &Path) -> anyhow::Result<fs::File> {
+    fs::create_dir_all(run)
+        .with_context(|| format!("cannot make the run folder {}", run.display()))
+        .or_exit(Exit::Output)?;
+    // Whether a run is in it can be told once no other process changes it.
+    let held = lock(run)?;
+    if [checkpoint::LAST, checkpoint::PREVIOUS, CONFIG].iter().any(|name| run.join(name).exists()) {
+        return fail!(
+            Exit::Usage,
+            "{0} holds a run already; continue it with --resume {0}, or choose another folder",
+            run.display()
+        );
+    }
+    Ok(held)
+}
+
+/// The next free `runs/NAME-n`.
+pub(super) fn next_free(name: &str) -> anyhow::Result<PathBuf> {
+    let failed = |path: &Path| format!("cannot make the run folder {}", path.display());
+    let runs = Path::new("runs");
+    fs::create_dir_all(runs).with_context(|| failed(runs)).or_exit(Exit::Output)?;
+    for n in 1_u32.. {
+        let path = runs.join(format!("{name}-{n}"));
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e).with_context(|| failed(&path)).or_exit(Exit::Output),
+        }
+    }
+    unreachable!("some number is free")
+}
+
+/// Holds the run folder for this process; the system lets go when it ends, however it ends.
+pub(super) fn lock(run: &Path) -> anyhow::Result<fs::File> {
+    let path = run.join(LOCK);
+    let file = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))
+        .or_exit(Exit::Output)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            fail!(Exit::Busy, "the run folder {} is in use by another process", run.display())
+        }
+        Err(fs::TryLockError::Error(e)) => {
+            Err(e).with_context(|| format!("cannot lock {}", path.display())).or_exit(Exit::Output)
+        }
+    }
+}
+
+/// Takes back what a run that never got a checkpoint has written, and the folder if nothing else is in
+/// it, so that the same command can be given again.
+#[derive(Debug)]
+pub(super) struct TakenBack<'a>(pub(super) &'a Path);
+
+impl Drop for TakenBack<'_> {
+    fn drop(&mut self) {
+        let run = self.0;
+        if [checkpoint::LAST, checkpoint::PREVIOUS].iter().any(|name| run.join(name).exists()) {
+            return;
+        }
+        checkpoint::sweep(run);
+        // What can't be removed stays: the error that brought us here is the one to tell.
+        for name in ["metrics.jsonl", LOCK] {
+            let _ = fs::remove_file(run.join(name));
+        }
+        let _ = fs::remove_dir(run);
+    }
+}
