@@ -142,7 +142,7 @@ mod tests {
         });
         Dataset {
             root: "data".into(),
-            annotations_file: "data/a.json".into(),
+            annotation_files: vec!["data/a.json".into()],
             split: "train".into(),
             categories: (0..3).map(|id| Category { id, name: id.to_string() }).collect(),
             images: images.collect(),
