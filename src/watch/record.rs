@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::events::EventFile;
+use super::events::{self, EventFile};
 use crate::whole;
 
 /// Name of the record in a run folder.
@@ -72,6 +72,14 @@ impl Record {
     /// Returns once all lines are on the disk.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+/// Removes the record and the events in `folder`, of a run that is given up. What can't be removed stays.
+pub fn remove(folder: &Path) {
+    let events = events::files(folder).unwrap_or_default();
+    for path in events.into_iter().chain([folder.join(RECORD)]) {
+        let _ = fs::remove_file(path);
     }
 }
 

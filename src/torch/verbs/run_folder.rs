@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
+use detect::watch::record;
 
 use crate::train::{CONFIG, checkpoint};
 
@@ -78,9 +79,8 @@ impl Drop for TakenBack<'_> {
         }
         checkpoint::sweep(run);
         // What can't be removed stays: the error that brought us here is the one to tell.
-        for name in ["metrics.jsonl", LOCK] {
-            let _ = fs::remove_file(run.join(name));
-        }
+        record::remove(run);
+        let _ = fs::remove_file(run.join(LOCK));
         let _ = fs::remove_dir(run);
     }
 }

@@ -95,23 +95,26 @@ impl Bench {
     }
 }
 
-/// Lines of the record, as far as it is written.
+/// Lines of the record, as far as it is written, without those that say that it was started.
 fn lines(run: &Path) -> usize {
-    fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().lines().count()
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    text.lines().filter(|line| !line.contains("\"kind\":\"start\"")).count()
 }
 
-/// The record without what depends on the clock.
+/// The record without what depends on the clock and the machine, and without how often it was started.
 fn record(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let timeless = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let keys = line.as_object_mut().unwrap();
-        for key in ["data_s", "step_s", "images_per_s", "seconds", "train_seconds"] {
+        for key in
+            ["data_s", "step_s", "images_per_s", "seconds", "train_seconds", "time", "memory_mib"]
+        {
             keys.remove(key);
         }
         line
     };
-    text.lines().map(timeless).collect()
+    text.lines().map(timeless).filter(|line| line["kind"] != "start").collect()
 }
 
 /// Names of the files in `folder` that a write leaves when it is cut.
