@@ -15,7 +15,7 @@ pub fn write(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io:
 /// How the names of temporary files begin and end: a kill leaves them.
 pub const TEMPORARY: [&str; 2] = [".", ".part"];
 
-/// The first half of [`write`]: the file lies whole beside `path`, and goes away unless it is committed.
+/// The first half of [`write()`]: the file lies whole beside `path`, and goes away unless it is committed.
 pub fn stage(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Staged> {
     let [prefix, suffix] = TEMPORARY;
     let mut builder = tempfile::Builder::new();

@@ -163,6 +163,9 @@ pub struct TrainArgs {
     /// Batches a step
     #[arg(long, value_name = "N")]
     pub accumulate: Option<u32>,
+    /// Compute cells again in the backward pass: much less memory, a third more time
+    #[arg(long)]
+    pub recompute: bool,
     /// Learning rate after warm-up
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,

@@ -9,6 +9,7 @@ mod diff;
 mod genotype_file;
 mod input;
 mod load;
+mod memory;
 mod optimizer;
 mod recipes;
 mod train;
@@ -22,6 +23,7 @@ pub use detector::{
 pub use genotype_file::{GenotypeError, OwnBackbone};
 pub use input::{Input, Resize, Sampling};
 pub use load::{ConfigError, Override};
+pub use memory::Memory;
 pub use optimizer::{Clip, Decay, Optimizer, WeightDecay};
 pub use recipes::{RECIPES, recipe_for};
 pub use train::{Augment, Data, Ema, EpochSampling, Loader, LossWeights, Metric, Schedule, Train};

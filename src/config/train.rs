@@ -36,6 +36,9 @@ pub struct Train {
     pub batch: usize,
     /// Batches a step: their gradients count as those of one large batch.
     pub accumulate: usize,
+    /// Whether cells are computed again in the backward pass, for less memory: a step takes about a third
+    /// longer.
+    pub recompute: bool,
     /// Passes over the training split; the number of steps where `steps` is 0.
     pub epochs: usize,
     /// Steps in all; 0 takes `epochs`.
@@ -60,7 +63,6 @@ pub struct Train {
     /// Share of a region's class that is spread over all classes evenly; 0 is off.
     pub label_smoothing: f64,
     /// Steps in a row that may be passed over because a loss or a gradient is not finite; 0 stops at the first.
-    #[serde(default)]
     pub skip_non_finite: usize,
     /// What each of the four losses counts.
     pub loss_weights: LossWeights,

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 /// Keys of version 3, and values that mean what was done without them: section, key, value.
-fn added() -> [(&'static str, &'static str, Value); 12] {
+fn added() -> [(&'static str, &'static str, Value); 14] {
     [
         ("rpn", "channels", json!(0)),
         ("roi", "max_per_class", json!(0)),
@@ -18,6 +18,8 @@ fn added() -> [(&'static str, &'static str, Value); 12] {
         ),
         ("train", "drop_path_steps", json!(0)),
         ("train", "accumulate", json!(1)),
+        ("train", "recompute", json!(false)),
+        ("train", "skip_non_finite", json!(0)),
         ("train", "freeze", json!([])),
         ("train", "label_smoothing", json!(0.0)),
         ("train", "best_by", json!("AP")),

@@ -18,6 +18,12 @@ pub fn resident_mib() -> Option<f64> {
     Some(kib as f64 / KIB_A_MIB)
 }
 
+/// Memory that could be taken now without swapping, in MiB; `None` where the system does not tell.
+pub fn available_mib() -> Option<f64> {
+    let kib = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")?;
+    Some(kib as f64 / KIB_A_MIB)
+}
+
 /// Processor, cores, memory and system, and the GPUs where `gpu` asks for them. What the system does not tell is left out.
 pub fn describe(gpu: bool) -> Value {
     let mut about =

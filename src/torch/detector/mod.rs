@@ -97,6 +97,7 @@ impl FasterRcnn<NasNet> {
         let with_tail = config.detector.head == Head::Tail;
         let backbone =
             NasNet::new(&(path / "backbone"), &config.backbone, config.detector.cut, with_tail);
+        let backbone = if config.train.recompute { backbone.recomputing() } else { backbone };
         Self::on(backbone, path, config, classes)
     }
 }

@@ -1,6 +1,6 @@
 //! Checkpoints: all that is needed to go on as if nothing had happened.
 //!
-//! A `.safetensors` with `model.*`, `ema.*` and `optim.*`; step, configuration and a [seal](super::seal) in
+//! A `.safetensors` with `model.*`, `ema.*` and `optim.*`; step, configuration and a seal (`seal.rs`) in
 //! its metadata. The one before it is kept as `prev`, and used where `last` is damaged.
 
 use std::fs::{self, File};

@@ -9,6 +9,8 @@ use detect::config::NormMode;
 use detect::data::loader::Batch;
 use detect::fail;
 use detect::failure::{Exit, OrExit as _, with_exit};
+use detect::geometry::Size;
+use detect::watch::machine;
 use detect::weights::Contents;
 use detect::whole;
 use tch::Tensor;
@@ -74,6 +76,37 @@ impl Trainer {
             Err(e) => Err(e)
                 .with_context(|| format!("cannot tell how much room {run} has"))
                 .or_exit(Exit::Output),
+        }
+    }
+
+    /// Says what the run will take, and warns where that is more than there is.
+    pub(super) fn tell_memory(&self) {
+        let config = &self.setup.config;
+        let ratio = |size: Size| {
+            let (height, width) = (size.height as f64, size.width as f64);
+            (height / width).max(width / height)
+        };
+        let images = self.setup.train.images.iter();
+        let aspect = images.filter_map(|image| image.size).map(ratio).fold(1., f64::max);
+        let size = config.largest_input(aspect);
+        let [parameters, learned] = [self.optimizer.weights(), self.optimizer.gradients()]
+            .map(|tensor| tensor.numel() as u64);
+        let Some(memory) = config.training_memory(size, parameters, learned) else { return };
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        tracing::info!(
+            "a step needs about {:.1} GiB at its largest input, {size}: weights {:.1}, maps {:.1}, batches read ahead {:.1}",
+            gib(memory.total()),
+            gib(memory.weights),
+            gib(memory.maps),
+            gib(memory.batches)
+        );
+        let there = machine::available_mib().map(|mib| mib / 1024.);
+        if let Some(there) = there.filter(|&there| there < gib(memory.total()))
+            && !self.setup.device.is_cuda()
+        {
+            tracing::warn!(
+                "this machine has {there:.1} GiB to give: a smaller --batch with --accumulate, --recompute or a smaller --image-size takes less"
+            );
         }
     }
 

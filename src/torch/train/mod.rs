@@ -208,6 +208,7 @@ impl Trainer {
             &self.setup.config.input,
             self.state.step..self.state.total,
         );
+        self.tell_memory();
         let bar = log::bar(self.state.total, self.state.step, "steps");
         let mut evaluation = None;
         if self.state.evaluation_due {

@@ -166,6 +166,7 @@ fn overrides(args: &TrainArgs, resize: Resize) -> Vec<Override> {
         all.push(Override::resize(resize.at(size)));
     }
     all.extend(args.lr.map(|lr| Override::new("train.lr", lr)));
+    all.extend(args.recompute.then(|| Override::new("train.recompute", true)));
     all.extend(args.set.iter().cloned());
     all
 }
