@@ -26,7 +26,9 @@ pub use load::{ConfigError, Override};
 pub use memory::Memory;
 pub use optimizer::{Clip, Decay, Optimizer, WeightDecay};
 pub use recipes::{RECIPES, recipe_for};
-pub use train::{Augment, Data, Ema, EpochSampling, Loader, LossWeights, Metric, Schedule, Train};
+pub use train::{
+    Augment, Data, Ema, EpochSampling, Loader, LossWeights, Metric, Precision, Schedule, Train,
+};
 pub use upgrade::upgrade;
 
 /// A whole recipe.

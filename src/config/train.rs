@@ -74,6 +74,8 @@ pub struct Train {
     pub augment: Augment,
     /// Reading images.
     pub loader: Loader,
+    /// What convolutions and matrix products of a training step compute in.
+    pub precision: Precision,
     /// Whether the kept model stores its large tensors in half precision. Figures are then those of the
     /// stored file.
     pub half_precision_model: bool,
@@ -87,6 +89,20 @@ pub struct Train {
     pub checkpoint_every: usize,
     /// Steps between two lines of the log.
     pub log_every: usize,
+}
+
+/// What convolutions and matrix products of a training step compute in. Weights, sums and evaluation are float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// `Bf16` on a GPU that computes in it, else `Float32`.
+    Auto,
+    /// float32.
+    Float32,
+    /// bfloat16.
+    Bf16,
+    /// float16, with a scaled loss.
+    Fp16,
 }
 
 /// How the learning rate falls after warm-up.

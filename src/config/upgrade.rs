@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 /// Keys of version 3, and values that mean what was done without them: section, key, value.
-fn added() -> [(&'static str, &'static str, Value); 14] {
+fn added() -> [(&'static str, &'static str, Value); 15] {
     [
         ("rpn", "channels", json!(0)),
         ("roi", "max_per_class", json!(0)),
@@ -20,6 +20,7 @@ fn added() -> [(&'static str, &'static str, Value); 14] {
         ("train", "accumulate", json!(1)),
         ("train", "recompute", json!(false)),
         ("train", "skip_non_finite", json!(0)),
+        ("train", "precision", json!("float32")),
         ("train", "freeze", json!([])),
         ("train", "label_smoothing", json!(0.0)),
         ("train", "best_by", json!("AP")),
@@ -77,7 +78,7 @@ pub fn upgrade(config: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Clip, Config, Decay, Optimizer, WeightDecay};
+    use crate::config::{Clip, Config, Decay, Optimizer, Precision, WeightDecay};
 
     #[test]
     fn a_recipe_of_the_old_form_means_what_it_did() {
@@ -96,6 +97,7 @@ mod tests {
         let read = Config::from_toml(&old, "old", &["train.lr=0.5".parse().unwrap()]).unwrap();
         let mut expected = Config::from_toml(new, "new", &[]).unwrap();
         expected.train.lr = 0.5;
+        expected.train.precision = Precision::Float32;
         expected.train.optimizer = Optimizer::Sgd { momentum: 0.8 };
         let how = Decay::AfterClipping;
         expected.train.weight_decay = WeightDecay { rate: 2e-4, how, norm: true, heads: false };

@@ -1,4 +1,5 @@
-//! Tells the linker where libtorch is, so that nobody needs `LD_LIBRARY_PATH`, and to keep its CUDA half.
+//! Tells the linker where libtorch is, so that nobody needs `LD_LIBRARY_PATH`, and to keep its CUDA half; and
+//! compiles the few lines of C++ that tch lacks.
 //!
 //! `LIBTORCH` and `DETECT_LINK_CUDA` come from `.cargo/config.toml`, which `make setup` writes.
 
@@ -6,6 +7,7 @@ use std::env;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
+    shim();
     println!("cargo::rerun-if-env-changed=DETECT_LINK_CUDA");
     let Ok(libtorch) = env::var("LIBTORCH") else {
         println!(
@@ -23,6 +25,18 @@ fn main() {
         // --as-needed would drop it.
         linker(&["--no-as-needed", "-ltorch_cuda", "--as-needed"]);
     }
+}
+
+/// Compiles what tch lacks.
+fn shim() {
+    const SOURCE: &str = "shim.cpp";
+    println!("cargo::rerun-if-changed={SOURCE}");
+    let mut build = cc::Build::new();
+    if let Ok(libtorch) = env::var("LIBTORCH") {
+        build.include(format!("{libtorch}/include"));
+    }
+    // The headers are libtorch's, and so are their warnings.
+    build.cpp(true).std("c++17").warnings(false).file(SOURCE).compile("detect_shim");
 }
 
 /// The version that the headers of this libtorch give, such as 2.11.0; "unknown" where they give none.

@@ -3,7 +3,7 @@
 //! # Layers
 //! A module uses only modules to its left, and all of the library `detect`:
 //!
-//! `device, nn -> backbone -> detector -> weights -> predict -> evaluate -> train -> verbs`
+//! `shim, precision, profile, device, nn -> backbone -> detector -> weights -> predict -> evaluate -> train -> verbs`
 //!
 //! The legend of letters and words is that of [`detect`].
 
@@ -12,7 +12,10 @@ pub mod detector;
 pub mod device;
 pub mod evaluate;
 pub mod nn;
+pub mod precision;
 pub mod predict;
+pub mod profile;
+pub mod shim;
 pub mod train;
 pub mod verbs;
 pub mod weights;

@@ -11,6 +11,7 @@ use tch::Tensor;
 use tch::nn::Path;
 
 use crate::nn::{ChannelNorm, Mode, NormSettings, Over, Unit, same};
+use crate::precision::wide;
 
 /// A map and its ReLU: every reader but the taps and the first stem cell wants the latter, which is
 /// computed once.
@@ -193,8 +194,10 @@ impl Cell {
         if keep >= 1. || op.kind == OpKind::Identity {
             return xs.shallow_clone();
         }
-        let mask = Tensor::rand([xs.size()[0], 1, 1, 1], (xs.kind(), xs.device()));
+        // Half of float32's bits would round a probability up to 1.
+        let kind = wide(xs.kind());
+        let mask = Tensor::rand([xs.size()[0], 1, 1, 1], (kind, xs.device()));
         let mask: Tensor = (mask + keep).floor() / keep; // [N, 1, 1, 1]
-        xs * mask
+        xs * mask.to_kind(xs.kind())
     }
 }

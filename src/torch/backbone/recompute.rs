@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use tch::{Device, Kind, Tensor};
 
 use crate::nn::Mode;
+use crate::precision::Precision;
 
 /// What was run without keeping what its gradients need, in order.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ struct Step {
 #[derive(Debug)]
 enum From {
     /// To be run again.
-    Stretch { stretch: Stretch, mode: Mode, seed: Option<i64> },
+    Stretch { stretch: Stretch, mode: Mode, seed: Option<i64>, precision: Precision },
     /// The ends of a graph that was kept.
     Graph(Vec<Tensor>),
 }
@@ -57,7 +58,9 @@ impl Record {
     ) -> Tensor {
         let output = tch::no_grad(|| forward(&stretch, mode)).set_requires_grad(true);
         let outputs = vec![output.shallow_clone()];
-        self.0.borrow_mut().push(Step { outputs, from: From::Stretch { stretch, mode, seed } });
+        let precision = Precision::current(output.device());
+        let from = From::Stretch { stretch, mode, seed, precision };
+        self.0.borrow_mut().push(Step { outputs, from });
         output
     }
 
@@ -82,9 +85,10 @@ impl Record {
             }
             let again = match from {
                 From::Graph(maps) => maps,
-                From::Stretch { stretch, mode, seed } => {
+                From::Stretch { stretch, mode, seed, precision } => {
                     seed.into_iter().for_each(tch::manual_seed);
-                    vec![forward(&stretch, mode.again())]
+                    let device = outputs[0].device();
+                    vec![precision.within(device, || forward(&stretch, mode.again()))]
                 }
             };
             let pairs = again.iter().zip(&gradients);

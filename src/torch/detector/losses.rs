@@ -46,10 +46,14 @@ impl Losses {
         ]
     }
 
+    /// The parts in one tensor `[4]`, without gradient.
+    pub fn stacked(&self) -> Tensor {
+        Tensor::stack(&self.parts(), 0).detach()
+    }
+
     /// The parts as numbers. Waits for the device.
     pub fn values(&self) -> [f64; 4] {
-        let stacked = Tensor::stack(&self.parts(), 0).detach();
-        let values = crate::detector::boxes::to_vec(&stacked);
+        let values = crate::detector::boxes::to_vec(&self.stacked());
         [0, 1, 2, 3].map(|i| f64::from(values[i]))
     }
 }

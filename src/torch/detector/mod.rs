@@ -31,6 +31,7 @@ use rpn::{Rpn, RpnOutput};
 
 use crate::backbone::{Backbone, NasNet};
 use crate::nn::{Mode, nchw};
+use crate::profile::{self, Part};
 
 /// What is true of one image of a batch, in pixels of the network's input.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -147,16 +148,20 @@ impl<B: Backbone> FasterRcnn<B> {
             truths.iter().map(|t| boxes::to_tensor(&t.boxes).to_device(device)).collect();
         let gt_labels: Vec<Tensor> =
             truths.iter().map(|t| boxes::labels_to_tensor(&t.labels).to_device(device)).collect();
+        profile::lap(Part::Other);
         let map = self.backbone.trunk(&images.pixels, mode);
+        profile::lap(Part::Trunk);
         let rpn = self.anchored(&map, images, mode);
         let proposals = self.family.proposals(&rpn, &images.sizes, mode);
         let (objectness, rpn_box_reg, anchors) = self.family.rpn_losses(&rpn, &gt_boxes, draws);
+        profile::lap(Part::Rpn);
         let proposals = proposals.into_iter().map(|p| p.boxes).collect::<Vec<_>>();
         let sampled = self.family.sample(&proposals, &gt_boxes, &gt_labels, draws);
         let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
         let predicted = self.roi.predict(&self.backbone, &map, &regions, images.padded(), mode);
         let (classifier, box_reg, regions) = self.family.roi_losses(&predicted, &sampled);
         let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
+        profile::lap(Part::Roi);
         (losses, Counts { anchors: anchors as f64, regions: regions as f64 })
     }
 

@@ -11,6 +11,7 @@ use super::crop::Cropper;
 use super::family::Layers;
 use crate::backbone::{Backbone, CutSpec};
 use crate::nn::{Init, Linear, Mode};
+use crate::precision::{wide, widened};
 
 /// What turns a crop into a vector.
 #[derive(Debug)]
@@ -89,7 +90,8 @@ impl RoiHead {
 
     /// Crops of each image's regions, in pixels of an input of `padded` size: `[R, C, k, k]`.
     pub fn crops(&self, map: &Tensor, regions: &[Tensor], padded: Size) -> Tensor {
-        self.crop.crops(map, regions, padded)
+        // Where a sample lies between cells takes more bits than half of float32's.
+        self.crop.crops(&widened(map), regions, padded)
     }
 
     /// A vector for each crop: `[R, C, k, k]` to `[R, D]`.
@@ -112,8 +114,8 @@ impl RoiHead {
     /// Class logits and deltas of vectors `[R, D]`.
     pub fn classify(&self, vectors: &Tensor) -> RoiOutput {
         RoiOutput {
-            class_logits: self.cls_score.forward(vectors),
-            box_regression: self.bbox_pred.forward(vectors),
+            class_logits: widened(&self.cls_score.forward(vectors)),
+            box_regression: widened(&self.bbox_pred.forward(vectors)),
         }
     }
 
@@ -131,7 +133,7 @@ impl RoiHead {
         if counts.iter().sum::<usize>() == 0 {
             // No region in the whole batch: batch norm and reshapes refuse empty inputs.
             let empty = |layer: &Linear| {
-                map.new_zeros([0, layer.bias.size()[0]], (map.kind(), map.device()))
+                map.new_zeros([0, layer.bias.size()[0]], (wide(map.kind()), map.device()))
             };
             return RoiOutput {
                 class_logits: empty(&self.cls_score),

@@ -7,6 +7,7 @@ use tch::nn::Path;
 use super::family::Layers;
 use crate::backbone::CutSpec;
 use crate::nn::{Init, Linear, at, nchw};
+use crate::precision::widened;
 
 /// The layers.
 #[derive(Debug)]
@@ -78,8 +79,8 @@ impl Rpn {
         // [N, A * L, H, W] -> [N, H, W, A * L] -> [N, H W A, L]
         let by_anchor = |map: Tensor, each: i64| map.permute([0, 2, 3, 1]).reshape([n, -1, each]);
         RpnOutput {
-            objectness: by_anchor(objectness, self.layers.objectness),
-            deltas: by_anchor(deltas, 4),
+            objectness: by_anchor(widened(&objectness), self.layers.objectness),
+            deltas: by_anchor(widened(&deltas), 4),
             anchors,
         }
     }

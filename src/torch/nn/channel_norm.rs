@@ -5,6 +5,7 @@ use tch::Tensor;
 use tch::nn::Path;
 
 use super::place;
+use crate::precision::widened;
 
 /// Over what one mean and one variance are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,7 @@ impl ChannelNorm {
             Over::Image => (&[1, 2, 3], 1e-12),
             Over::Channel => (&[2, 3], 1e-6),
         };
+        let xs = &widened(xs);
         let (variance, mean) = xs.var_mean_dim(Some(dims), false, true); // biased
         let of_channel = |t: &Tensor| t.reshape([1, -1, 1, 1]);
         (xs - mean) * (variance + epsilon).rsqrt() * of_channel(&self.weight)
