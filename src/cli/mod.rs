@@ -178,6 +178,12 @@ pub struct TrainArgs {
     /// What to do where a loss or gradient is not finite: stop, or skip=K, which stops after K in a row
     #[arg(long, value_name = "stop|skip=K", value_parser = on_nan)]
     pub on_nan: Option<u32>,
+    /// Say where the time of N steps goes
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub profile: usize,
+    /// Only kernels that give the same bits each time: on a GPU slower, on a CPU always so
+    #[arg(long)]
+    pub deterministic: bool,
     /// Where it runs.
     #[command(flatten)]
     pub run_on: RunOn,

@@ -15,6 +15,7 @@ use detect::whole;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::scale::LossScale;
 use super::seal;
 
 /// The newest checkpoint of a run folder.
@@ -93,6 +94,9 @@ pub struct State {
     /// Steps in a row, up to `step`, that were passed over because they were not finite.
     #[serde(default)]
     pub skipped: usize,
+    /// The factor on the loss, in float16.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
     /// What the run was started with.
     pub config: Config,
     /// Class `k` is `categories[k]`.
@@ -235,6 +239,8 @@ mod tests {
 
     #[test]
     fn a_run_of_the_first_version_goes_on() {
+        let mut config = Config::recipe("tiny", &[]).unwrap();
+        config.train.precision = detect::config::Precision::Float32;
         let state = State {
             step: 3,
             total: 9,
@@ -243,7 +249,8 @@ mod tests {
             seconds: 1.5,
             evaluation_due: false,
             skipped: 0,
-            config: Config::recipe("tiny", &[]).unwrap(),
+            loss_scale: Some(LossScale { factor: 1024., good: 7 }),
+            config,
             categories: Vec::new(),
             data: "data".into(),
             split: None,
@@ -267,6 +274,7 @@ mod tests {
             ("train", "weight_decay"),
             ("train", "clip"),
             ("train", "accumulate"),
+            ("train", "precision"),
             ("train", "freeze"),
             ("train", "label_smoothing"),
             ("train", "best_by"),

@@ -14,6 +14,7 @@ use tch::Device;
 
 use super::Setup;
 use super::checkpoint::State;
+use crate::precision::Precision;
 
 /// A bar on stderr; lines where that is no terminal.
 pub fn bar(total: usize, done: usize, unit: &'static str) -> Progress {
@@ -39,6 +40,7 @@ pub(super) fn start_line(setup: &Setup, state: &State) -> Value {
             Device::Cuda(index) => format!("cuda:{index}"),
             other => format!("{other:?}").to_lowercase(),
         },
+        "precision": Precision::on(config.train.precision, *device).name(),
         "threads": tch::get_num_threads(),
         "versions": { "detect": env!("CARGO_PKG_VERSION"), "libtorch": env!("DETECT_LIBTORCH_VERSION") },
         "machine": machine::describe(device.is_cuda()),

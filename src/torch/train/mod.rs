@@ -12,6 +12,8 @@ mod guard;
 pub mod init;
 pub mod log;
 pub mod optim;
+mod profiler;
+pub mod scale;
 mod seal;
 mod step;
 pub mod stop;
@@ -36,11 +38,15 @@ use tch::nn::VarStore;
 use crate::backbone::NasNet;
 use crate::detector::{FasterRcnn, Losses};
 use crate::nn::Mode;
+use crate::precision::Precision;
+use crate::profile::{self, Part};
 use crate::weights;
 use checkpoint::State;
 use guard::Latest;
 use log::Metrics;
 use optim::{Optimizer, average};
+use profiler::Profiler;
+use scale::{LossScale, Verdict};
 use stop::Stop;
 use tch::Tensor;
 
@@ -108,6 +114,9 @@ pub struct Trainer {
     optimizer: Optimizer,
     metrics: Metrics,
     latest: Latest,
+    /// What a step computes in.
+    precision: Precision,
+    profiler: Profiler,
 }
 
 impl Trainer {
@@ -126,6 +135,7 @@ impl Trainer {
             data: setup.train.root.clone(),
             split: Some(Fingerprint::of(&setup.train)),
             skipped: 0,
+            loss_scale: None,
         };
         let mut trainer = Self::build(setup, state)?;
         if let Some((contents, path)) = init {
@@ -174,7 +184,17 @@ impl Trainer {
         Ok(trainer)
     }
 
-    fn build(setup: Setup, state: State) -> anyhow::Result<Self> {
+    /// The run is to say where the time of `steps` of its first steps goes.
+    #[must_use]
+    pub fn profiling(self, steps: usize) -> Self {
+        Self { profiler: Profiler::of(steps), ..self }
+    }
+
+    fn build(setup: Setup, mut state: State) -> anyhow::Result<Self> {
+        let precision = Precision::on(setup.config.train.precision, setup.device);
+        // Kept by a run that goes on, unless it goes on in other numbers.
+        let scaled = precision == Precision::Fp16;
+        state.loss_scale = scaled.then(|| state.loss_scale.unwrap_or_default());
         let classes = state.categories.len();
         tch::manual_seed(seed_of(setup.config.train.seed, usize::MAX));
         let model = Network::new(&setup.config, classes, setup.device);
@@ -192,8 +212,19 @@ impl Trainer {
             })
             .with_context(|| format!("cannot write into {}", setup.run.display()))
             .or_exit(Exit::Output)?;
-        let (epochs, latest) = (setup.epochs(), Latest::default());
-        Ok(Self { setup, state, epochs, model, average, optimizer, metrics, latest })
+        let (epochs, latest, profiler) = (setup.epochs(), Latest::default(), Profiler::of(0));
+        Ok(Self {
+            setup,
+            state,
+            epochs,
+            model,
+            average,
+            optimizer,
+            metrics,
+            latest,
+            precision,
+            profiler,
+        })
     }
 
     /// Runs to the end, or until it is told to stop.
@@ -220,11 +251,13 @@ impl Trainer {
         }
         let mut waiting = Instant::now();
         while !self.is_done() {
+            self.profiler.begin(self.setup.device);
             let batches = train.batches_before(self.state.step + 1, images)
                 - train.batches_before(self.state.step, images);
             let batches = loader.by_ref().take(batches).collect::<Result<Vec<Batch>, _>>();
             let batches = batches.map_err(|e| with_exit(e.exit(), e.into()))?;
             let waited = waiting.elapsed().as_secs_f64();
+            profile::lap(Part::Data);
             let started = Instant::now();
             let (losses, norm, lr) = self.step(&batches)?;
             let worked = started.elapsed().as_secs_f64();
@@ -251,6 +284,10 @@ impl Trainer {
                 bar.set_message(log::words(&line));
             }
             bar.inc(1);
+            if let Some(line) = self.profiler.end(step, step == total) {
+                bar.suspend(|| tracing::info!("{}", profiler::table(&line)));
+                self.record(&line)?;
+            }
             let epoch_ends = step.is_multiple_of(per_epoch);
             let due = train.eval_every > 0
                 && epoch_ends
@@ -292,10 +329,13 @@ impl Trainer {
         let (images, per_epoch) = (self.epochs.len(), train.steps_per_epoch(self.epochs.len()));
         // An image's draws hang on how many were shown before it, not on how they are batched.
         let shown = step / per_epoch * images + step % per_epoch * train.batch * train.accumulate;
+        let scale = self.state.loss_scale.map_or(1., |scale| scale.factor);
         let settings = step::Settings {
             mode: Mode::Train { progress: train.drop_path_progress(step, total) },
             loss_weights: &train.loss_weights,
             device: self.setup.device,
+            precision: self.precision,
+            scale,
             seed: &|image| seed_of(train.seed, shown + image),
         };
         self.check_truths(batches)?;
@@ -311,7 +351,14 @@ impl Trainer {
             }
         };
         self.latest = Latest::of(values, lr, batches);
+        self.optimizer.divide_gradients(scale);
         let norm = self.optimizer.complete();
+        let scale: Option<&mut LossScale> = self.state.loss_scale.as_mut();
+        let verdict = scale.map_or(Verdict::Made, |scale| scale.learn(norm.is_finite()));
+        if verdict == Verdict::LeftOut {
+            tracing::debug!("step {}: float16 overflows; it is left out", step + 1);
+            return Ok((values, norm, lr));
+        }
         if !norm.is_finite() {
             self.not_finite("the gradient", statistics.as_ref())?;
             return Ok((values, norm, lr));
@@ -321,6 +368,7 @@ impl Trainer {
         if let Some((_, average)) = &mut self.average {
             average::update(average, self.optimizer.weights(), train.ema.decay, step);
         }
+        profile::lap(Part::Optimizer);
         Ok((values, norm, lr))
     }
 

@@ -2,20 +2,27 @@
 
 use detect::config::LossWeights;
 use detect::data::loader::Batch;
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::optim::Optimizer;
 use crate::backbone::Backbone;
 use crate::detector::assign::Draws;
+use crate::detector::boxes;
 use crate::detector::{Counts, FasterRcnn, Losses, Truth};
 use crate::nn::Mode;
+use crate::precision::Precision;
 use crate::predict;
+use crate::profile::{self, Part};
 
 /// What a step needs besides its batches.
 pub(super) struct Settings<'a> {
     pub(super) mode: Mode,
     pub(super) loss_weights: &'a LossWeights,
     pub(super) device: Device,
+    /// What the forward pass computes in.
+    pub(super) precision: Precision,
+    /// What the loss, and with it the gradients that are left, is multiplied by.
+    pub(super) scale: f64,
     /// The seed of libtorch's generator for the nth image of the step.
     pub(super) seed: &'a dyn Fn(usize) -> i64,
 }
@@ -45,24 +52,22 @@ pub(super) fn gradients<B: Backbone>(
     let mut whole: Option<Counts> = None;
     loop {
         optimizer.zero_grad();
-        let mut values = [0.; 4];
+        let mut parts: Vec<(Tensor, Counts)> = Vec::with_capacity(batches.len());
         let mut sum = Counts::ZERO;
         let mut first = 0;
-        for (number, batch) in batches.iter().enumerate() {
+        for batch in batches {
             let own = batch.samples.len();
             let seeds: Vec<i64> = (first..first + own).map(settings.seed).collect();
             first += own;
             // For drop path; samples are drawn from seeds of their own.
             tch::manual_seed(seeds.first().copied().unwrap_or_default());
-            let (losses, counts) = losses(network, batch, &seeds, settings);
-            let found = losses.values();
-            if !found.iter().all(|v| v.is_finite()) {
-                return Err(NotFinite { losses: found, batch: number });
-            }
+            let forward = || losses(network, batch, &seeds, settings);
+            let (losses, counts) = settings.precision.within(settings.device, forward);
             let whole = *whole.get_or_insert_with(|| counts.times(images as f64 / own as f64));
-            network.backward(&losses.total(&counts.share(whole, settings.loss_weights)));
-            let shares = Losses::weighted(found, &counts.share(whole, &LossWeights::ONES));
-            values.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
+            let total = losses.total(&counts.share(whole, settings.loss_weights));
+            network.backward(&if settings.scale == 1. { total } else { total * settings.scale });
+            profile::lap(Part::Backward);
+            parts.push((losses.stacked(), counts));
             sum += counts;
         }
         match &before {
@@ -70,9 +75,30 @@ pub(super) fn gradients<B: Backbone>(
                 tch::no_grad(|| optimizer.fixed().copy_(before));
                 whole = Some(sum);
             }
-            _ => return Ok(values),
+            _ => {
+                let values = values(&parts, sum);
+                profile::lap(Part::Backward);
+                return values;
+            }
         }
     }
+}
+
+/// The losses of a step from those of its batches: read at once, and after all of the backward pass, since whoever
+/// reads waits for the device.
+fn values(parts: &[(Tensor, Counts)], whole: Counts) -> Result<[f64; 4], NotFinite> {
+    let stacked: Vec<&Tensor> = parts.iter().map(|(losses, _)| losses).collect();
+    let read = boxes::to_vec(&Tensor::stack(&stacked, 0)); // [batches, 4]
+    let mut values = [0.; 4];
+    for (batch, (found, (_, counts))) in read.chunks_exact(4).zip(parts).enumerate() {
+        let losses = [0, 1, 2, 3].map(|i| f64::from(found[i]));
+        if !losses.iter().all(|v| v.is_finite()) {
+            return Err(NotFinite { losses, batch });
+        }
+        let shares = Losses::weighted(losses, &counts.share(whole, &LossWeights::ONES));
+        values.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
+    }
+    Ok(values)
 }
 
 fn losses<B: Backbone>(
@@ -92,8 +118,8 @@ mod tests {
     use detect::config::{Config, NormMode, Rules};
     use detect::data::loader::Sample;
     use detect::geometry::{Box2, Label, Size};
+    use tch::Kind;
     use tch::nn::VarStore;
-    use tch::{Kind, Tensor};
 
     const SIDE: usize = 64;
 
@@ -148,6 +174,8 @@ mod tests {
             mode: Mode::Train { progress: 0. },
             loss_weights: &config.train.loss_weights,
             device: Device::Cpu,
+            precision: Precision::Float32,
+            scale: 1.,
             seed: &|image| image as i64 * 77 + 5,
         };
         let losses = gradients(&network, &mut optimizer, batches, &settings).unwrap();
@@ -192,6 +220,8 @@ mod tests {
                 mode: Mode::Train { progress: 0. },
                 loss_weights: &config.train.loss_weights,
                 device: Device::Cpu,
+                precision: Precision::Float32,
+                scale: 1.,
                 seed: &|image| image as i64,
             };
             for step in batches.chunks(2) {

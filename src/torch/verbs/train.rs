@@ -16,10 +16,14 @@ use detect::weights::{Contents, model};
 
 use super::run_folder::{self, TakenBack};
 use crate::device;
+use crate::shim;
 use crate::train::checkpoint::{self, State};
 use crate::train::{CONFIG, Ended, Setup, Trainer, stop::Stop};
 
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
+    if args.deterministic {
+        shim::set_deterministic();
+    }
     let device = device::choose(&args.run_on)?;
     // Before anything is read that the process which holds it could change.
     let held = args.resume.as_deref().map(hold).transpose()?;
@@ -90,7 +94,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         let init = args.init.as_deref().map(read_init).transpose()?;
         Trainer::start(setup, init.as_ref())?
     };
-    let ended = trainer.run(&stop)?;
+    let ended = trainer.profiling(args.profile).run(&stop)?;
     drop(lock);
     let evaluation = match ended {
         Ended::Done(evaluation) => evaluation,

@@ -22,6 +22,7 @@ fn state(step: usize) -> State {
         seconds: 1.5,
         evaluation_due: false,
         skipped: 0,
+        loss_scale: None,
         config: Config::recipe("tiny", &[]).unwrap(),
         categories: Vec::new(),
         data: "data".into(),

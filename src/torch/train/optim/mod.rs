@@ -80,6 +80,13 @@ impl Optimizer {
         let _ = self.gradients.zero_();
     }
 
+    /// Divides all gradients by what the loss was multiplied by, a power of two.
+    pub fn divide_gradients(&mut self, scale: f64) {
+        if scale != 1. {
+            let _ = self.gradients.g_mul_scalar_(scale.recip());
+        }
+    }
+
     /// Completes the gradients of a step by the decay that counts as a part of the loss, and gives their
     /// global norm. To be called once a step. Waits for the device.
     pub fn complete(&mut self) -> f64 {
