@@ -114,7 +114,7 @@ mod tests {
         let weight = Tensor::ones([2, 2], (Kind::Float, cpu)).set_requires_grad(true);
         let xs = Tensor::ones([1, 2], (Kind::Float, cpu));
         Precision::Bf16.within(cpu, || {
-            tch::no_grad(|| xs.matmul(&weight));
+            let _without = tch::no_grad(|| xs.matmul(&weight));
             xs.matmul(&weight).sum(Kind::Float).backward();
         });
         assert_eq!((weight.kind(), weight.grad().kind()), (Kind::Float, Kind::Float));

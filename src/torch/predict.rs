@@ -9,7 +9,7 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use crate::backbone::{Classifier, NasNet};
-use crate::detector::{FasterRcnn, Images, post};
+use crate::detector::{FasterRcnn, Images, boxes, post};
 use crate::nn::Mode;
 use crate::weights;
 
@@ -97,7 +97,7 @@ pub fn images(batch: &Batch, device: Device) -> Images {
     // The loader's layout is that of channels-last tensors: nothing is moved.
     let pixels = Tensor::from_slice(&batch.pixels).reshape(shape).permute([0, 3, 1, 2]);
     Images {
-        pixels: pixels.to_device(device),
+        pixels: boxes::upload(&pixels, device),
         sizes: batch.samples.iter().map(|sample| sample.resized).collect(),
     }
 }

@@ -379,6 +379,7 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
                     indices: labels.shallow_clone(),
                     boxes: get("boxes"),
                     targets: get("reg_target"),
+                    positive: labels.gt(0).nonzero().squeeze_dim(1),
                     labels,
                 }
             })

@@ -1,6 +1,8 @@
 //! What both families share in deciding which region learns what: thresholds, and balanced sampling.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use super::boxes::upload;
 
 /// A region under the lower threshold.
 pub const BELOW: i64 = -1;
@@ -83,19 +85,22 @@ impl Draws<'_> {
 /// Draws at most `count` regions, at most `fraction` of them positive; negatives fill the rest.
 ///
 /// Two permutations are drawn from libtorch's generator, first of the positives. Gives the indices of
-/// the positives and of the negatives, each rising.
+/// the positives and of the negatives, each rising, on the device of `labels`. How many there are decides what is
+/// drawn, so that it is drawn on the CPU: a GPU is waited for once, and draws what a CPU draws.
 ///
 /// # Shapes
 /// `labels` `[A]`: positive from 1 on, 0 negative, below 0 unused.
 pub fn sample(labels: &Tensor, count: usize, fraction: f64) -> (Tensor, Tensor) {
+    let device = labels.device();
+    let labels = labels.to_device(Device::Cpu);
     let indices = |mask: Tensor| mask.nonzero().squeeze_dim(1);
     let (positive, negative) = (indices(labels.ge(1)), indices(labels.eq(0)));
     let (of_positive, of_negative) = (positive.size()[0], negative.size()[0]);
     let positives = of_positive.min((count as f64 * fraction) as i64);
     let negatives = of_negative.min(count as i64 - positives);
     let draw = |from: &Tensor, of: i64, n: i64| {
-        let picked = Tensor::randperm(of, (Kind::Int64, labels.device())).narrow(0, 0, n);
-        from.index_select(0, &picked).sort(0, false).0
+        let picked = Tensor::randperm(of, (Kind::Int64, Device::Cpu)).narrow(0, 0, n);
+        upload(&from.index_select(0, &picked).sort(0, false).0, device)
     };
     (draw(&positive, of_positive, positives), draw(&negative, of_negative, negatives))
 }

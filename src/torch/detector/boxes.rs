@@ -15,10 +15,16 @@ pub fn labels_to_tensor(labels: &[Label]) -> Tensor {
     Tensor::from_slice(&flat)
 }
 
+/// `xs` on `device`. A GPU is not waited for: the numbers are taken at once, and arrive before whatever is asked
+/// of it next.
+pub fn upload(xs: &Tensor, device: Device) -> Tensor {
+    xs.to_device_(device, xs.kind(), true, false)
+}
+
 /// `[N]` int64 on `device`: what `nms` kept, for `index_select`.
 pub fn indices(kept: &[usize], device: Device) -> Tensor {
     let flat: Vec<i64> = kept.iter().map(|&i| i as i64).collect();
-    Tensor::from_slice(&flat).to_device(device)
+    upload(&Tensor::from_slice(&flat), device)
 }
 
 /// The boxes of a `[N, 4]` tensor.
@@ -82,19 +88,23 @@ fn overlap(a: &Tensor, b: &Tensor) -> (Tensor, Tensor) {
 /// `[.., 4]` to the same.
 pub fn clip(boxes: &Tensor, size: Size) -> Tensor {
     let (w, h) = (size.width as f32, size.height as f32);
-    let limits = Tensor::from_slice(&[w, h, w, h]).to_device(boxes.device());
+    let limits = upload(&Tensor::from_slice(&[w, h, w, h]), boxes.device());
     boxes.clamp_min(0.).minimum(&limits)
+}
+
+/// Which boxes are at least `side` wide and high: `[.., 4]` to `[..]`.
+pub fn is_large(boxes: &Tensor, side: f64) -> Tensor {
+    let size = boxes.narrow(-1, 2, 2) - boxes.narrow(-1, 0, 2); // [.., 2]
+    size.ge(side).all_dim(-1, false)
 }
 
 /// Indices of boxes at least `side` wide and high: `[N, 4]` to `[M]`.
 pub fn at_least(boxes: &Tensor, side: f64) -> Tensor {
-    let size = boxes.narrow(1, 2, 2) - boxes.narrow(1, 0, 2); // [N, 2]
-    size.ge(side).all_dim(1, false).nonzero().squeeze_dim(1)
+    is_large(boxes, side).nonzero().squeeze_dim(1)
 }
 
-/// Indices of boxes that have an area: `[N, 4]` to `[M]`.
-pub fn with_area(boxes: &Tensor) -> Tensor {
-    let size = boxes.narrow(1, 2, 2) - boxes.narrow(1, 0, 2); // [N, 2]
-    let area = size.select(1, 0) * size.select(1, 1);
-    area.gt(0.).nonzero().squeeze_dim(1)
+/// Which boxes have an area: `[.., 4]` to `[..]`.
+pub fn has_area(boxes: &Tensor) -> Tensor {
+    let size = boxes.narrow(-1, 2, 2) - boxes.narrow(-1, 0, 2); // [.., 2]
+    (size.select(-1, 0) * size.select(-1, 1)).gt(0.)
 }

@@ -131,6 +131,7 @@ mod tests {
             boxes: boxes.shallow_clone(),
             targets: boxes,
             labels: labels.shallow_clone(),
+            positive: Tensor::from_slice(&[0_i64]),
         };
         let output = |columns: i64| RoiOutput {
             class_logits: logits.shallow_clone(),

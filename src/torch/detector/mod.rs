@@ -4,6 +4,19 @@
 //! rules: [`torchvision`]'s or [`tf`]'s, each made of free functions on tensors, so that each can be held
 //! against its oracle by itself. [`FasterRcnn`] composes them in two verbs: [`FasterRcnn::losses`] and
 //! [`FasterRcnn::detect`].
+//!
+//! # Where a GPU is waited for
+//! A training step reads from its device, and so waits for it:
+//! - after the RPN, once a batch, the boxes that NMS chooses from, which runs on the CPU (`Candidates::read`). What
+//!   follows has as many regions as are left, so that the program has to know it;
+//! - then, with nothing left to wait for but a few comparisons, the labels of each image's anchors and of its
+//!   regions, from which samples are drawn (`assign::sample`);
+//! - in the family [`tf`], before the first, which anchors lie inside the input (`tf::rpn::inside_only`);
+//! - with `detector.sampling_ratio = 0`, which no shipped recipe has, the largest number of samples of a bin;
+//! - at its end the losses and the gradients' norm.
+//!
+//! The trunk, and from the crops on heads, losses and all of the backward pass are queued without a pause. What is
+//! sent to the device is sent by [`boxes::upload`], which does not wait.
 
 pub mod assign;
 pub mod boxes;
@@ -145,9 +158,11 @@ impl<B: Backbone> FasterRcnn<B> {
         assert_eq!(images.sizes.len(), truths.len(), "one truth an image");
         let device = images.pixels.device();
         let gt_boxes: Vec<Tensor> =
-            truths.iter().map(|t| boxes::to_tensor(&t.boxes).to_device(device)).collect();
-        let gt_labels: Vec<Tensor> =
-            truths.iter().map(|t| boxes::labels_to_tensor(&t.labels).to_device(device)).collect();
+            truths.iter().map(|t| boxes::upload(&boxes::to_tensor(&t.boxes), device)).collect();
+        let gt_labels: Vec<Tensor> = truths
+            .iter()
+            .map(|t| boxes::upload(&boxes::labels_to_tensor(&t.labels), device))
+            .collect();
         profile::lap(Part::Other);
         let map = self.backbone.trunk(&images.pixels, mode);
         profile::lap(Part::Trunk);

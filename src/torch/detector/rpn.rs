@@ -1,9 +1,11 @@
 //! Region proposal network (Ren et al. 2015, section 3.1): its layers, and what they say.
 
 use detect::config;
-use tch::Tensor;
+use detect::geometry::Box2;
 use tch::nn::Path;
+use tch::{Kind, Tensor};
 
+use super::boxes;
 use super::family::Layers;
 use crate::backbone::CutSpec;
 use crate::nn::{Init, Linear, at, nchw};
@@ -36,6 +38,56 @@ pub struct Proposals {
     pub boxes: Tensor,
     /// Objectness, 0 to 1: `[R]`.
     pub scores: Tensor,
+}
+
+/// Boxes of one image among which NMS chooses.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// `[M, 4]`.
+    pub(super) boxes: Tensor,
+    /// `[M]`.
+    pub(super) scores: Tensor,
+    /// What is left out besides: `[M]`, false.
+    pub(super) usable: Tensor,
+}
+
+/// [`Candidates`] as numbers.
+pub(super) struct Read {
+    pub(super) boxes: Vec<Box2>,
+    pub(super) scores: Vec<f32>,
+    pub(super) usable: Vec<bool>,
+}
+
+impl Candidates {
+    /// Those of all images. Waits for the device, once.
+    pub(super) fn read(all: &[Self]) -> Vec<Read> {
+        let rows = |of: &Self| {
+            let column = |xs: &Tensor| xs.to_kind(Kind::Float).unsqueeze(1);
+            let boxes = of.boxes.to_kind(Kind::Float);
+            Tensor::cat(&[boxes, column(&of.scores), column(&of.usable)], 1) // [M, 6]
+        };
+        let flat = boxes::to_vec(&Tensor::cat(&all.iter().map(rows).collect::<Vec<_>>(), 0));
+        let mut rows = flat.chunks_exact(6);
+        let one = |of: &Self| {
+            let count = of.boxes.size()[0] as usize;
+            let rows: Vec<&[f32]> = rows.by_ref().take(count).collect();
+            Read {
+                boxes: rows.iter().map(|b| Box2::new(b[0], b[1], b[2], b[3])).collect(),
+                scores: rows.iter().map(|row| row[4]).collect(),
+                usable: rows.iter().map(|row| row[5] != 0.).collect(),
+            }
+        };
+        all.iter().map(one).collect()
+    }
+
+    /// Those of the given numbers, in their order.
+    pub(super) fn pick(&self, kept: &[usize]) -> Proposals {
+        let kept = boxes::indices(kept, self.boxes.device());
+        Proposals {
+            boxes: self.boxes.index_select(0, &kept),
+            scores: self.scores.index_select(0, &kept),
+        }
+    }
 }
 
 impl Rpn {

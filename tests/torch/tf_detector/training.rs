@@ -69,6 +69,7 @@ fn sampled_regions(golden: &Golden) -> Sampled {
         indices: Tensor::arange(labels.size()[0], (Kind::Int64, Device::Cpu)),
         boxes: turned(golden.get("proposal_boxes_sampled")).select(0, 0),
         targets: turned(golden.get("det_reg_targets")).select(0, 0),
+        positive: indices(&labels.gt(0)),
         labels,
     }
 }

@@ -4,6 +4,7 @@ use detect::geometry::Size;
 use tch::{Kind, Tensor};
 
 use super::{Mix, outer, weighted_sum};
+use crate::detector::boxes::upload;
 use crate::nn::nchw;
 
 /// Boxes of pixels of an input of `size` in the form that [`CropAndResize::crops`] reads: pixel `p` of the
@@ -16,13 +17,13 @@ use crate::nn::nchw;
 /// `[R, 4]` `(x1, y1, x2, y2)` to `[R, 4]` `(y1, x1, y2, x2)`.
 pub(super) fn as_shares(boxes: &Tensor, size: Size) -> Tensor {
     let (y, x) = (1. / size.height as f32, 1. / size.width as f32);
-    let shares = boxes * Tensor::from_slice(&[x, y, x, y]).to_device(boxes.device());
+    let shares = boxes * upload(&Tensor::from_slice(&[x, y, x, y]), boxes.device());
     swap_axes(&shares)
 }
 
 /// `(x1, y1, x2, y2)` to `(y1, x1, y2, x2)` and back.
 fn swap_axes(boxes: &Tensor) -> Tensor {
-    let order = Tensor::from_slice(&[1_i64, 0, 3, 2]).to_device(boxes.device());
+    let order = upload(&Tensor::from_slice(&[1_i64, 0, 3, 2]), boxes.device());
     boxes.index_select(1, &order)
 }
 

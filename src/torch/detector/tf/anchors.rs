@@ -6,6 +6,8 @@
 use detect::config::Anchors;
 use tch::{Device, Kind, Tensor};
 
+use crate::detector::boxes::upload;
+
 /// Widths and heights of the anchors of a cell: `[A]` twice.
 fn sides(anchors: &Anchors) -> (Tensor, Tensor) {
     // TensorFlow's aspect ratio is width over height, and so are its float expressions.
@@ -20,7 +22,7 @@ fn sides(anchors: &Anchors) -> (Tensor, Tensor) {
 /// `[H * W * A, 4]`.
 pub fn of_map(anchors: &Anchors, grid: [i64; 2], stride: i64, device: Device) -> Tensor {
     let (width, height) = sides(anchors);
-    let (width, height) = (width.to_device(device), height.to_device(device)); // [A]
+    let (width, height) = (upload(&width, device), upload(&height, device)); // [A]
     let [ys, xs] = grid.map(|n| Tensor::arange(n, (Kind::Float, device)) * stride);
     let grids = Tensor::meshgrid_indexing(&[&ys, &xs], "ij");
     let centre = |axis: usize| grids[axis].reshape([-1, 1]); // [H * W, 1]

@@ -42,6 +42,7 @@ pub fn sample_regions(
             boxes: proposals.index_select(0, &indices),
             labels: labels.index_select(0, &indices),
             targets: targets.index_select(0, &indices),
+            positive: Sampled::places(&positive, &indices),
             indices,
         }
     };
@@ -64,7 +65,7 @@ pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tenso
     let each =
         output.class_logits.cross_entropy_loss::<Tensor>(&labels, None, none, -100, smoothing);
     let classifier = (each * &shares).sum(None::<Kind>);
-    let positive = labels.gt(0).nonzero().squeeze_dim(1); // [P]
+    let positive = Sampled::positive_of_all(sampled); // [P]
     let picked = |xs: &Tensor| xs.index_select(0, &positive);
     // The four columns of each object's own class; the background, class 0, has none.
     let class = (picked(&labels) - 1).reshape([-1, 1, 1]).expand([-1, 1, 4], false);

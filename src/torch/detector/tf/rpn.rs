@@ -11,7 +11,7 @@ use crate::detector::assign::{Thresholds, match_regions, objectness, sample};
 use crate::detector::boxes;
 use crate::detector::coder::Coder;
 use crate::detector::losses::smooth_l1_sum;
-use crate::detector::rpn::{Proposals, RpnOutput};
+use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
 use crate::nn::Mode;
 
 /// Proposals need a higher score.
@@ -63,24 +63,20 @@ pub fn proposals(
     tch::no_grad(|| {
         let decoded = decode(output); // [N, A, 4]
         let scores = output.objectness.softmax(2, None::<Kind>).select(2, 1); // [N, A]
-        let one = |(image, &size): (usize, &Size)| {
+        let prepare = |(image, &size): (usize, &Size)| {
             let (boxes, scores) = (decoded.select(0, image as i64), scores.select(0, image as i64));
-            let kept = first_apart(
-                &boxes::from_tensor(&boxes),
-                &boxes::to_vec(&scores),
-                SCORE_FLOOR,
-                settings.nms_iou as f32,
-                most,
-            );
-            let kept = boxes::indices(&kept, boxes.device());
-            let clipped = boxes::clip(&boxes.index_select(0, &kept), size);
-            let some = boxes::with_area(&clipped);
-            Proposals {
-                boxes: clipped.index_select(0, &some),
-                scores: scores.index_select(0, &kept).index_select(0, &some),
-            }
+            let usable = boxes::has_area(&boxes::clip(&boxes, size));
+            Candidates { boxes, scores, usable }
         };
-        sizes.iter().enumerate().map(one).collect()
+        let candidates: Vec<_> = sizes.iter().enumerate().map(prepare).collect();
+        let one = |((of, read), &size): ((&Candidates, Read), &Size)| {
+            let iou = settings.nms_iou as f32;
+            let mut kept = first_apart(&read.boxes, &read.scores, SCORE_FLOOR, iou, most);
+            kept.retain(|&i| read.usable[i]);
+            let Proposals { boxes, scores } = of.pick(&kept);
+            Proposals { boxes: boxes::clip(&boxes, size), scores }
+        };
+        candidates.iter().zip(Candidates::read(&candidates)).zip(sizes).map(one).collect()
     })
 }
 

@@ -7,6 +7,8 @@
 use detect::config::Anchors;
 use tch::{Device, Kind, Tensor};
 
+use crate::detector::boxes::upload;
+
 /// Anchors around the origin: `[A, 4]`, whole numbers.
 pub fn of_cell(anchors: &Anchors) -> Tensor {
     let sizes = Tensor::from_slice(&anchors.sizes);
@@ -30,5 +32,5 @@ pub fn of_map(anchors: &Anchors, grid: [i64; 2], padded: [i64; 2], device: Devic
     let grids = Tensor::meshgrid_indexing(&[&ys, &xs], "ij");
     let (ys, xs) = (grids[0].reshape([-1]), grids[1].reshape([-1]));
     let shift = Tensor::stack(&[&xs, &ys, &xs, &ys], 1); // [H * W, 4]
-    (shift.unsqueeze(1) + of_cell(anchors).to_device(device).unsqueeze(0)).reshape([-1, 4])
+    (shift.unsqueeze(1) + upload(&of_cell(anchors), device).unsqueeze(0)).reshape([-1, 4])
 }

@@ -45,7 +45,8 @@ pub fn sample_regions(
             let truth = gt_boxes.index_select(0, &matched.index_select(0, &indices));
             Coder::TORCHVISION_ROI.encode(&truth, &boxes)
         };
-        Sampled { labels: labels.index_select(0, &indices), indices, boxes, targets }
+        let positive = Sampled::places(&positive, &indices);
+        Sampled { labels: labels.index_select(0, &indices), positive, indices, boxes, targets }
     };
     tch::no_grad(|| proposals.iter().enumerate().map(one).collect())
 }
@@ -58,7 +59,7 @@ pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tenso
     let (labels, targets) = (join(|s| &s.labels), join(|s| &s.targets));
     let count = labels.size()[0];
     let classifier = losses::cross_entropy_mean(&output.class_logits, &labels, smoothing);
-    let positive = labels.gt(0).nonzero().squeeze_dim(1); // [P]
+    let positive = Sampled::positive_of_all(sampled); // [P]
     let deltas = output.box_regression.reshape([count, -1, 4]); // [R, K + 1, 4]
     // The four columns of each object's own class.
     let class = labels.index_select(0, &positive).reshape([-1, 1, 1]).expand([-1, 1, 4], false);

@@ -1,13 +1,13 @@
 //! torchvision's proposals and RPN losses.
 
 use detect::config;
-use detect::geometry::Size;
+use detect::geometry::{Box2, Size};
 use detect::nms::nms;
 use tch::{Kind, Tensor};
 
 use crate::detector::assign::{Draws, Stage, Thresholds, match_regions, objectness, sample};
 use crate::detector::coder::Coder;
-use crate::detector::rpn::{Proposals, RpnOutput};
+use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
 use crate::detector::{boxes, losses};
 use crate::nn::Mode;
 
@@ -45,23 +45,24 @@ pub fn proposals(
         let count = if pre == 0 { all } else { all.min(pre as i64) };
         let logits = output.objectness.squeeze_dim(2); // [N, H W A]
         let (logits, best) = logits.topk(count, 1, true, true); // [N, count]
-        let one = |(image, &size): (usize, &Size)| {
+        let prepare = |(image, &size): (usize, &Size)| {
             let image = image as i64;
             let picked = decoded.select(0, image).index_select(0, &best.select(0, image));
-            let clipped = boxes::clip(&picked, size);
-            let large = boxes::at_least(&clipped, SMALLEST_SIDE);
-            let clipped = clipped.index_select(0, &large);
-            let scores = logits.select(0, image).sigmoid().index_select(0, &large);
-            let mut kept =
-                nms(&boxes::from_tensor(&clipped), &boxes::to_vec(&scores), settings.nms_iou);
-            kept.truncate(post);
-            let kept = boxes::indices(&kept, clipped.device());
-            Proposals {
-                boxes: clipped.index_select(0, &kept),
-                scores: scores.index_select(0, &kept),
-            }
+            let boxes = boxes::clip(&picked, size);
+            let scores = logits.select(0, image).sigmoid();
+            let large = boxes::is_large(&boxes, SMALLEST_SIDE);
+            Candidates { boxes, scores, usable: large }
         };
-        sizes.iter().enumerate().map(one).collect()
+        let candidates: Vec<_> = sizes.iter().enumerate().map(prepare).collect();
+        let one = |(of, read): (&Candidates, Read)| {
+            let large: Vec<usize> = (0..read.usable.len()).filter(|&i| read.usable[i]).collect();
+            let pick = |from: &[f32]| large.iter().map(|&i| from[i]).collect::<Vec<_>>();
+            let clipped: Vec<Box2> = large.iter().map(|&i| read.boxes[i]).collect();
+            let mut kept = nms(&clipped, &pick(&read.scores), settings.nms_iou);
+            kept.truncate(post);
+            of.pick(&kept.iter().map(|&i| large[i]).collect::<Vec<_>>())
+        };
+        candidates.iter().zip(Candidates::read(&candidates)).map(one).collect()
     })
 }
 
