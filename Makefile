@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything they need by themselves, from a fresh clone on.
 .DEFAULT_GOAL := build
-.PHONY: build demo test setup clean help
+.PHONY: build demo test gpu-check setup clean help
 
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 # What the demo shows: the samples, and a few images of the validation split.
@@ -19,6 +19,9 @@ demo: build ## Detect objects in the sample images, then score the shipped model
 test: setup ## Check the formatting, lints and docs, and run all tests
 	@tools/test.sh
 
+gpu-check: ## Check on a machine with an NVIDIA GPU what no other can show, and time it
+	@tools/gpu_check.sh
+
 setup: ## Check the prerequisites; find or fetch libtorch (CUDA=1: with its CUDA half, 4 GB)
 	@tools/setup/check.sh
 	@python3 tools/setup/libtorch.py
@@ -28,4 +31,4 @@ clean: ## Remove what was built; libtorch stays in the cache folder for other cl
 	rm -rf runs/demo
 
 help: ## List these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '%-8s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '%-10s %s\n' "$$target" "$$text"; done
