@@ -91,6 +91,7 @@ fn mistakes_name_the_key() {
             "train.schedule",
         ),
         ("train.augment.short_sides=[96]", "train.augment.scale: must be [1.0, 1.0]"),
+        ("train.precision=half", "unknown variant `half`"),
         ("train.best_by=AP5", "unknown variant `AP5`"),
         ("data.rare_under=2.0", "data.rare_under"),
         ("name=a/b", "name"),

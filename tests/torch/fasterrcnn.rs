@@ -11,7 +11,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Golden, alone, assert_close, assert_exact, json, oracle};
+use common::{Golden, alone, assert_close, assert_exact, device, json, oracle};
 use detect::config::{
     self, Clip, Config, Decay, Input, LossWeights, NormMode, Resize, WeightDecay,
 };
@@ -116,7 +116,7 @@ impl Case {
 
     /// The whole detector with the golden weights.
     fn detector(&self) -> (VarStore, FasterRcnn<C4>) {
-        let store = VarStore::new(Device::Cpu);
+        let store = VarStore::new(device());
         let backbone = C4::new(&store.root(), self.channels());
         let detector = FasterRcnn::on(backbone, &store.root(), &self.config, self.classes);
         self.load(&store);
@@ -125,7 +125,7 @@ impl Case {
 
     /// Its parts, for stages by themselves.
     fn parts(&self) -> (VarStore, C4, Rpn, RoiHead) {
-        let store = VarStore::new(Device::Cpu);
+        let store = VarStore::new(device());
         let (root, config) = (store.root(), &self.config);
         let backbone = C4::new(&root, self.channels());
         let spec = backbone.spec();
@@ -222,7 +222,7 @@ fn check_shared_stages(case: &Case, golden: &Golden, mode: Mode) {
         let padded = images(golden).padded();
         let (grid, pixels) =
             ([map.size()[2], map.size()[3]], [padded.height as i64, padded.width as i64]);
-        let anchors = torchvision::anchors::of_map(&case.config.anchors, grid, pixels, Device::Cpu);
+        let anchors = torchvision::anchors::of_map(&case.config.anchors, grid, pixels, device());
         assert_close(&what("anchors"), golden.get("rpn.anchors"), &anchors, 0.);
         let flat = rpn.predict(map, anchors).objectness.squeeze_dim(2);
         assert_close(&what("flat"), golden.get("rpn.objectness_flat"), &flat, LIMIT);

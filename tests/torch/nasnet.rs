@@ -13,7 +13,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Golden, assert_close, difference, json, oracle};
+use common::{Golden, assert_close, device, difference, json, oracle};
 use detect::config::{Backbone, Cut, NormMode, Pooling};
 use detect::geometry::Size;
 use detect::nasnet::notation::{CellText, OwnCells};
@@ -24,7 +24,7 @@ use detect_torch::backbone::{Backbone as _, Classifier, NasNet};
 use detect_torch::nn::Mode;
 use detect_torch::weights;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Float32 goldens move by up to 7e-5 of their largest value with threads and layouts; a wrong rule
 /// moves them by 5e-3 at least.
@@ -69,7 +69,7 @@ fn section(case: &Path) -> (Backbone, usize) {
 fn network(case: &Path, change: impl FnOnce(&mut Backbone)) -> (VarStore, Classifier) {
     let (mut section, classes) = section(case);
     change(&mut section);
-    let store = VarStore::new(Device::Cpu);
+    let store = VarStore::new(device());
     let network = Classifier::new(&store.root(), &section, classes);
     let path = case.join("weights.safetensors");
     weights::load(&store, &Contents::read(&path).unwrap(), "", &path).unwrap();
@@ -209,9 +209,9 @@ fn drop_path_keeps_the_mean_and_is_off_in_evaluation() {
         genotype: None,
     };
     tch::manual_seed(1);
-    let store = VarStore::new(Device::Cpu);
+    let store = VarStore::new(device());
     let network = Classifier::new(&store.root(), &section, 5);
-    let images = Tensor::randn([2, 3, 40, 40], (Kind::Float, Device::Cpu));
+    let images = Tensor::randn([2, 3, 40, 40], (Kind::Float, device()));
     let run = |mode| tch::no_grad(|| network.forward(&images, mode).pop().unwrap().1);
     let still = run(Mode::Eval);
     assert!(still.equal(&run(Mode::Eval)));
@@ -229,7 +229,7 @@ fn trunk_and_tail_together_are_the_whole_network() {
         let mut contents = Contents::read(&path).unwrap();
         let [weight, bias] = ["last_linear.weight", "last_linear.bias"]
             .map(|name| weights::from_stored(&contents.tensors.remove(name).unwrap()));
-        let store = VarStore::new(Device::Cpu);
+        let store = VarStore::new(device());
         let network = NasNet::new(&store.root(), &section, Cut::Pair, true);
         weights::load(&store, &contents, "", &path).unwrap();
         let golden = Golden::read(&case.join("features_1.safetensors"));
@@ -320,7 +320,7 @@ fn the_plan_lists_exactly_the_tensors_that_are_made() {
 
 /// Makes the network and compares its variables with the plan's list.
 fn made_is_planned(section: &Backbone) -> Classifier {
-    let store = VarStore::new(Device::Cpu);
+    let store = VarStore::new(device());
     let network = Classifier::new(&store.root(), section, 7);
     let mut made: Vec<(String, Vec<usize>)> = (store.variables().into_iter())
         .map(|(name, t)| (name, t.size().iter().map(|&n| n as usize).collect()))

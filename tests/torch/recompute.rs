@@ -2,15 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use detect::config::{Config, LossWeights, Override};
 use detect::geometry::{Box2, Label, Size};
 use detect_torch::backbone::NasNet;
 use detect_torch::detector::{FasterRcnn, Images, Truth};
 use detect_torch::nn::Mode;
+use detect_torch::precision::Precision;
 use detect_torch::weights::named_variables;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+
+/// Held by each test: all threads draw from libtorch's one generator.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Live statistics, dropped paths, cells on the regions: all that a second pass could get wrong.
 const TAIL: [&str; 6] = [
@@ -88,6 +93,7 @@ fn learn(
 
 #[test]
 fn what_is_learned_does_not_depend_on_what_is_kept() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let tf = [&TAIL[..], &TF[..]].concat();
     for changes in [&TAIL[..], &tf, &MLP] {
         let (losses, gradients, variables) = learn(changes, false, false);
@@ -108,4 +114,39 @@ fn what_is_learned_does_not_depend_on_what_is_kept() {
             }
         }
     }
+}
+
+/// Autocast casts weights at each use. A cast that the pass without gradients has made must not serve the second one:
+/// nothing would reach the weights.
+#[test]
+fn what_is_computed_again_is_computed_in_the_same_precision() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let pass = |recompute: bool| {
+        let (store, detector) = detector(&TAIL[..5], recompute);
+        tch::manual_seed(4);
+        let pixels = Tensor::randn([1, 3, 64, 96], (Kind::Float, Device::Cpu));
+        let images = Images { pixels, sizes: vec![Size::new(60, 91)] };
+        let truths = [Truth { boxes: vec![Box2::new(5., 10., 45., 50.)], labels: vec![Label(0)] }];
+        tch::manual_seed(5);
+        let losses = Precision::Bf16.within(Device::Cpu, || {
+            detector.losses(&images, &truths, Mode::Train { progress: 1. })
+        });
+        detector.backward(&losses.total(&LossWeights::ONES));
+        let learns = named_variables(&store).into_iter().filter(|(_, v)| v.requires_grad());
+        let gradients: Vec<(String, Tensor)> = learns
+            .filter(|(_, v)| v.grad().defined())
+            .map(|(name, v)| (name, v.grad().to_kind(Kind::Double).flatten(0, -1)))
+            .collect();
+        (losses.values(), gradients)
+    };
+    let ((losses, kept), (again_losses, again)) = (pass(false), pass(true));
+    assert_eq!(losses.map(f64::to_bits), again_losses.map(f64::to_bits));
+    assert!(kept.iter().map(|g| &g.0).eq(again.iter().map(|g| &g.0)), "the same weights learn");
+    let all = |gradients: &[(String, Tensor)]| {
+        Tensor::cat(&gradients.iter().map(|(_, g)| g).collect::<Vec<_>>(), 0)
+    };
+    let (kept, again) = (all(&kept), all(&again));
+    // Sums of bfloat16 gradients are rounded in another order.
+    let far = (&kept - again).norm().double_value(&[]) / kept.norm().double_value(&[]);
+    assert!(far < 0.02, "{far}");
 }

@@ -246,4 +246,52 @@ mod tests {
         };
         assert!(together.equal(&alone));
     }
+
+    #[test]
+    fn a_loss_that_is_scaled_by_a_power_of_two_gives_the_same_gradients() {
+        let _alone = crate::nn::alone();
+        let config = config(Rules::Torchvision);
+        let gradients_at = |scale: f64| {
+            tch::manual_seed(1);
+            let store = VarStore::new(Device::Cpu);
+            let network = FasterRcnn::new(&store.root(), &config, 2);
+            let mut optimizer = Optimizer::new(&store, &config.train);
+            let settings = Settings {
+                mode: Mode::Train { progress: 0. },
+                loss_weights: &config.train.loss_weights,
+                device: Device::Cpu,
+                precision: Precision::Float32,
+                scale,
+                seed: &|image| image as i64,
+            };
+            let losses = gradients(&network, &mut optimizer, &[batch(0..2)], &settings).unwrap();
+            optimizer.divide_gradients(scale);
+            (losses, optimizer.gradients().copy())
+        };
+        let (plain, scaled) = (gradients_at(1.), gradients_at(1024.));
+        assert_eq!(plain.0, scaled.0, "losses are told without it");
+        assert!(plain.1.equal(&scaled.1));
+    }
+
+    #[test]
+    fn weights_whose_order_in_memory_a_convolution_would_change_are_few() {
+        let _alone = crate::nn::alone(); // making a network draws its first weights
+        // What `optim::flat` says of channels-last maps.
+        let store = VarStore::new(Device::Cpu);
+        let config = Config::recipe("default", &[]).unwrap();
+        let network = FasterRcnn::new(&store.root(), &config, 2);
+        let reordered = |weight: &Tensor| {
+            let size = weight.size();
+            // Both orders are the same where either the channels or the pixels of a kernel are one.
+            size.len() == 4 && size[1] > 1 && size[2] * size[3] > 1
+        };
+        let variables = crate::weights::named_variables(&store);
+        let found: Vec<&str> =
+            variables.iter().filter(|(_, w)| reordered(w)).map(|(n, _)| n.as_str()).collect();
+        assert_eq!(found, ["backbone.conv0.conv.weight", "rpn.head.conv.0.0.weight"]);
+        // Maps stay channels-last through the whole trunk.
+        let pixels = Tensor::zeros([1, 3, 64, 96], (Kind::Float, Device::Cpu));
+        let map = tch::no_grad(|| network.backbone().trunk(&pixels, Mode::Eval));
+        assert_eq!(map.stride()[1], 1);
+    }
 }

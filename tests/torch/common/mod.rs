@@ -9,7 +9,18 @@ use detect::nasnet::Wiring;
 use detect::weights::Contents;
 use detect::weights::import::{self, Settings};
 use detect_torch::weights::from_stored;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// Where networks and goldens lie: a GPU where `DETECT_TEST_DEVICE=cuda:N` names one.
+pub(crate) fn device() -> Device {
+    match std::env::var("DETECT_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Device::Cpu,
+        Ok(name) => {
+            let index = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+            Device::Cuda(index.unwrap_or_else(|| panic!("DETECT_TEST_DEVICE={name}")))
+        }
+    }
+}
 
 /// The folder `oracle/<name>` of the larger test material, or `None` with a line that says so.
 pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
@@ -48,7 +59,8 @@ pub(crate) struct Golden {
 impl Golden {
     pub(crate) fn read(path: &Path) -> Self {
         let contents = Contents::read(path).unwrap();
-        let tensors = contents.tensors.iter().map(|(n, t)| (n.clone(), from_stored(t))).collect();
+        let here = |t| from_stored(t).to_device(device());
+        let tensors = contents.tensors.iter().map(|(n, t)| (n.clone(), here(t))).collect();
         Self { path: path.into(), tensors }
     }
 
@@ -72,7 +84,8 @@ pub(crate) fn difference(golden: &Tensor, candidate: &Tensor) -> f64 {
     if golden.numel() == 0 {
         return 0.;
     }
-    let (g, c) = (golden.to_kind(Kind::Double), candidate.detach().to_kind(Kind::Double));
+    let [g, c] = [golden, candidate].map(|t| t.detach().to_device(Device::Cpu));
+    let (g, c) = (g.to_kind(Kind::Double), c.to_kind(Kind::Double));
     let worst = (&g - &c).abs().max().double_value(&[]);
     let scale = g.abs().max().double_value(&[]);
     assert!(!worst.is_nan(), "NaN in a comparison");
@@ -94,8 +107,8 @@ pub(crate) fn assert_close(what: &str, golden: &Tensor, candidate: &Tensor, limi
 #[track_caller]
 pub(crate) fn assert_exact(what: &str, golden: &Tensor, candidate: &Tensor) {
     assert_eq!(golden.size(), candidate.size(), "{what}: shapes differ");
-    let golden = golden.to_kind(Kind::Int64);
-    let candidate = candidate.to_kind(Kind::Int64);
+    let [golden, candidate] =
+        [golden, candidate].map(|t| t.to_device(Device::Cpu).to_kind(Kind::Int64));
     assert!(
         golden.equal(&candidate),
         "{what}: differs\n golden    {golden:?}\n candidate {candidate:?}"
