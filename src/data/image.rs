@@ -6,6 +6,7 @@
 
 mod entropy;
 mod error;
+mod huffman;
 mod jpeg;
 mod pixels;
 mod png;

@@ -1,5 +1,6 @@
 //! The entropy-coded data of a JPEG, read without making pixels: only how far it reaches matters.
 
+use super::huffman::{Entry, FAST, Huffman};
 use crate::geometry::Size;
 
 /// Why a walk ends early.
@@ -71,49 +72,6 @@ impl Component {
     }
 }
 
-/// A canonical Huffman code.
-#[derive(Debug)]
-pub(super) struct Huffman {
-    /// By the next [`FAST`] bits: code length and symbol; length 0 where the code is longer.
-    fast: Vec<(u8, u8)>,
-    /// The first code after those of each length, shifted to 16 bits.
-    limit: [u32; 17],
-    /// What to add to a code of each length to find its symbol.
-    offset: [i32; 17],
-    symbols: Vec<u8>,
-}
-
-/// Bits that the fast table looks at.
-const FAST: u32 = 9;
-
-impl Huffman {
-    /// From the number of codes of each length; `None` where these don't fit in a code.
-    pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
-        let mut fast = vec![(0, 0); 1 << FAST];
-        let (mut limit, mut offset) = ([0; 17], [0; 17]);
-        let (mut code, mut index) = (0u32, 0usize);
-        for length in 1..=16u32 {
-            let n = usize::from(counts[length as usize - 1]);
-            offset[length as usize] = index as i32 - code as i32;
-            if code as usize + n > 1 << length {
-                return None;
-            }
-            if length <= FAST {
-                for i in 0..n {
-                    let begin = (code as usize + i) << (FAST - length);
-                    let symbol = symbols[index + i];
-                    fast[begin..begin + (1 << (FAST - length))].fill((length as u8, symbol));
-                }
-            }
-            code += n as u32;
-            index += n;
-            limit[length as usize] = code << (16 - length);
-            code <<= 1;
-        }
-        Some(Self { fast, limit, offset, symbols: symbols.to_vec() })
-    }
-}
-
 /// Reads bits, over stuffed zeros and up to a marker.
 pub(super) struct Bits<'a> {
     data: &'a [u8],
@@ -133,7 +91,26 @@ impl<'a> Bits<'a> {
         self.at
     }
 
+    #[inline]
     fn fill(&mut self) {
+        if self.held <= 56
+            && let Some(&next) = self.data.get(self.at..).and_then(|rest| rest.first_chunk::<8>())
+        {
+            let next = u64::from_be_bytes(next);
+            // No byte is ff where none of the complement is 0.
+            if (!next).wrapping_sub(0x0101_0101_0101_0101) & next & 0x8080_8080_8080_8080 == 0 {
+                let bytes = (64 - self.held) / 8;
+                // Bits of a further byte may come with it; they are the ones that the next call brings again.
+                self.buffer |= next >> self.held;
+                self.at += bytes as usize;
+                self.held += 8 * bytes;
+                return;
+            }
+        }
+        self.fill_by_bytes();
+    }
+
+    fn fill_by_bytes(&mut self) {
         while self.held <= 56 {
             let Some(&byte) = self.data.get(self.at) else { return };
             if byte == 0xff {
@@ -184,10 +161,10 @@ impl<'a> Bits<'a> {
         if self.held < 16 {
             self.fill();
         }
-        let (length, symbol) = table.fast[(self.buffer >> (64 - FAST)) as usize];
-        if length > 0 {
-            self.drop(length.into())?;
-            return Ok(symbol);
+        let entry = table.entry(self.buffer);
+        if entry.length > 0 {
+            self.drop(entry.length.into())?;
+            return Ok(entry.symbol);
         }
         let next = (self.buffer >> 48) as u32;
         let Some(length) = (FAST + 1..=16).find(|&l| next < table.limit[l as usize]) else {
@@ -197,6 +174,22 @@ impl<'a> Bits<'a> {
         let index = (next >> (16 - length)) as i32 + table.offset[length as usize];
         self.drop(length)?;
         table.symbols.get(index as usize).copied().ok_or(Fault::Code)
+    }
+
+    /// Steps over a code and the value that follows it; gives how many coefficients that takes a sequential
+    /// block on.
+    #[inline]
+    fn step(&mut self, table: &Huffman) -> Result<usize, Fault> {
+        // The longest code with the longest value.
+        if self.held < 31 {
+            self.fill();
+        }
+        let mut entry = table.entry(self.buffer);
+        if entry.length == 0 {
+            entry = Entry::new(0, self.symbol(table)?);
+        }
+        self.drop(entry.whole.into())?;
+        Ok(entry.advance.into())
     }
 
     /// Steps over a restart marker; stray bytes before it are skipped, as other decoders do.
@@ -391,20 +384,10 @@ fn bit(k: usize) -> u64 {
 /// T.81, figures F.12 and F.13. A run beyond the block's end is let pass, as decoders do.
 fn sequential_block(bits: &mut Bits, [dc, ac]: [Option<&Huffman>; 2]) -> Result<(), Fault> {
     let (dc, ac) = (dc.ok_or(Fault::Table)?, ac.ok_or(Fault::Table)?);
-    let size = bits.symbol(dc)?;
-    bits.drop(u32::from(size & 15))?;
+    bits.step(dc)?;
     let mut k = 1;
     while k < 64 {
-        let symbol = bits.symbol(ac)?;
-        let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-        if size > 0 {
-            bits.drop(size)?;
-            k += run + 1;
-        } else if run == 15 {
-            k += 16;
-        } else {
-            break;
-        }
+        k += bits.step(ac)?;
     }
     Ok(())
 }

@@ -9,8 +9,9 @@ use std::io::{BufRead, Seek, SeekFrom};
 
 use image::metadata::Orientation;
 
-use super::entropy::{Bits, Component, Fault, Huffman, Scan};
+use super::entropy::{Bits, Component, Fault, Scan};
 use super::error::{CUT, Fail};
+use super::huffman::Huffman;
 use super::{Format, Header};
 use crate::geometry::Size;
 
