@@ -134,28 +134,53 @@ fn resize<S: Copy + Into<f32>>(
     assert_eq!(samples.len(), 3 * from.height * from.width, "samples of an image of {from}");
     assert!(out_row >= 3 * to.width, "rows of {out_row} floats can't hold {} pixels", to.width);
     let stride = 3 * from.width;
-    let columns: Vec<Tap> =
-        taps(from.width, to.width).map(|t| Tap { low: 3 * t.low, high: 3 * t.high, ..t }).collect();
+    let columns: Vec<Column> = taps(from.width, to.width)
+        .map(|t| Column { begin: 3 * t.low, weights: [1. - t.weight, t.weight] })
+        .collect();
     // Down first: it runs along whole rows, which the compiler vectorises. Across comes second, on the
-    // one blended row.
-    let mut blended = vec![0f32; stride];
+    // one blended row. Behind its last pixel stands the same again, which is that pixel's right neighbour, and one
+    // float to spare: a pixel is read and written as four floats, which the processor takes at once.
+    let mut blended = vec![0f32; stride + 4];
+    let four = |v: [f32; 3]| [v[0], v[1], v[2], 0.];
+    let (gain, bias) = (four(gain), four(bias));
     for (y, tap) in taps(from.height, to.height).enumerate() {
         let upper = &samples[tap.low * stride..][..stride];
         let lower = &samples[tap.high * stride..][..stride];
-        let (upper_weight, lower_weight) = (1. - tap.weight, tap.weight);
-        for ((b, &u), &l) in blended.iter_mut().zip(upper).zip(lower) {
-            *b = upper_weight * u.into() + lower_weight * l.into();
-        }
-        let row = &mut out[y * out_row..][..3 * to.width];
-        for (pixel, tap) in row.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
-            let left = &blended[tap.low..tap.low + 3];
-            let right = &blended[tap.high..tap.high + 3];
-            for c in 0..3 {
-                let value = (1. - tap.weight) * left[c] + tap.weight * right[c];
-                pixel[c] = gain[c] * value + bias[c];
-            }
-        }
+        blend(&mut blended[..stride], upper, lower, [1. - tap.weight, tap.weight]);
+        blended.copy_within(stride - 3..stride, stride);
+        spread(&mut out[y * out_row..][..3 * to.width], &blended, &columns, gain, bias);
     }
+}
+
+/// Where the left one of the two source pixels of an output pixel begins in a row of floats, and what each
+/// counts.
+struct Column {
+    begin: usize,
+    weights: [f32; 2],
+}
+
+/// The weighted sum of two rows.
+fn blend<S: Copy + Into<f32>>(out: &mut [f32], upper: &[S], lower: &[S], weights: [f32; 2]) {
+    for ((b, &u), &l) in out.iter_mut().zip(upper).zip(lower) {
+        *b = weights[0] * u.into() + weights[1] * l.into();
+    }
+}
+
+/// A row of pixels between those of `row`.
+fn spread(out: &mut [f32], row: &[f32], columns: &[Column], gain: [f32; 4], bias: [f32; 4]) {
+    // Written out, because `array::map` becomes a call for each pixel.
+    let pixel = |column: &Column| {
+        let both = row[column.begin..].first_chunk::<7>().expect("the row has a pixel to spare");
+        let [left, right] = column.weights;
+        let channel = |c: usize| gain[c] * (left * both[c] + right * both[3 + c]) + bias[c];
+        [channel(0), channel(1), channel(2), channel(3)]
+    };
+    let Some((last, others)) = columns.split_last() else { return };
+    for (i, column) in others.iter().enumerate() {
+        // The fourth float is what the next pixel overwrites.
+        *out[3 * i..].first_chunk_mut().expect("another pixel follows") = pixel(column);
+    }
+    out[3 * others.len()..].copy_from_slice(&pixel(last)[..3]);
 }
 
 #[cfg(test)]
@@ -182,6 +207,33 @@ mod tests {
         resize_normalized_f32((&samples, Size::new(1, 2)), to, [0.; 3], [1.; 3], &mut out, 12);
         let red: Vec<f32> = out.iter().copied().step_by(3).collect();
         assert_eq!(red, [0., 0.25, 0.75, 1.]);
+    }
+
+    #[test]
+    fn each_sample_is_down_then_across_then_normalised_to_the_last_bit() {
+        let from = Size::new(7, 9);
+        let pixels: Vec<u8> = (0..3 * 7 * 9).map(|i| (i * i * 31 % 251) as u8).collect();
+        let (mean, std) = ([0.5, 0.25, 0.1], [0.5, 0.2, 0.7]);
+        for to in [(1, 1), (3, 4), (7, 9), (16, 23)].map(|(h, w)| Size::new(h, w)) {
+            let image = Rgb { size: from, pixels: pixels.clone() };
+            let mut out = vec![0.; 3 * to.height * to.width];
+            resize_normalized(&image, to, mean, std, &mut out, 3 * to.width);
+            let place = |i: usize, from: usize, to: usize| {
+                let at = (from as f32 / to as f32 * (i as f32 + 0.5) - 0.5).max(0.);
+                let low = at as usize;
+                (low, (low + 1).min(from - 1), at - low as f32)
+            };
+            for (i, got) in out.into_iter().enumerate() {
+                let (y, x, c) = (i / 3 / to.width, i / 3 % to.width, i % 3);
+                let (top, bottom, v) = place(y, from.height, to.height);
+                let (left, right, u) = place(x, from.width, to.width);
+                let sample = |y: usize, x: usize| f32::from(pixels[3 * (y * from.width + x) + c]);
+                let column = |x| (1. - v) * sample(top, x) + v * sample(bottom, x);
+                let mixed = (1. - u) * column(left) + u * column(right);
+                let want = 1. / (255. * std[c]) * mixed + -mean[c] / std[c];
+                assert_eq!(got, want, "{y}, {x}, {c} of {to}");
+            }
+        }
     }
 
     #[test]
