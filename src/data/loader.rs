@@ -11,6 +11,8 @@ use super::augment::{Changes, Purpose, stream};
 use super::coco::{Dataset, ImageRecord};
 use super::image::{ImageError, Rgb, decode, fill};
 use super::sampling::{Epochs, Visit};
+pub use super::shelf::Pixels;
+use super::shelf::Shelf;
 use super::turns::{Desk, Lost, PATIENCE, Turns};
 use crate::config;
 use crate::failure::{Exit, panic_text};
@@ -105,11 +107,15 @@ pub struct Batch {
     pub padded: Size,
     /// Normalised red, green, blue, `[N, H, W, 3]` of the padded size: each image at the top left, with
     /// [`config::Input::padding`] around it.
-    pub pixels: Vec<f32>,
+    pub pixels: Pixels,
 }
 
 /// Prepares images for evaluation, without augmentation; `detect IMAGE` and `eval` alike.
 pub fn prepare(images: &[&Rgb], input: &config::Input) -> Batch {
+    prepare_in(images, input, &Shelf::new(0))
+}
+
+fn prepare_in(images: &[&Rgb], input: &config::Input, shelf: &Arc<Shelf>) -> Batch {
     let samples = images.iter().enumerate().map(|(index, image)| Sample {
         index,
         image_id: index as i64,
@@ -119,36 +125,42 @@ pub fn prepare(images: &[&Rgb], input: &config::Input) -> Batch {
         labels: Vec::new(),
     });
     // In the words by which the program knows it again; see `failure::out_of_memory`.
-    assemble(images, samples.collect(), input).unwrap_or_else(|e| panic!("std::bad_alloc: {e}"))
+    assemble(images, samples.collect(), input, shelf)
+        .unwrap_or_else(|e| panic!("std::bad_alloc: {e}"))
 }
 
-/// Resizes each image into its place.
+/// Resizes each image into its place, in a buffer of `shelf`.
 fn assemble(
     images: &[&Rgb],
     samples: Vec<Sample>,
     input: &config::Input,
+    shelf: &Arc<Shelf>,
 ) -> Result<Batch, LoadError> {
     let padded = input.padded(samples.iter().map(|s| s.resized));
     let row = padded.width * 3;
     let around = input.padding();
     let length = samples.len() * padded.height * row;
-    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
-    let mut probe = Vec::<f32>::new();
-    if probe.try_reserve_exact(length).is_err() {
+    let Some((mut pixels, zero)) = shelf.take(length) else {
         return Err(LoadError::Memory { images: samples.len(), bytes: 4 * length });
-    }
-    drop(std::hint::black_box(probe));
-    let mut pixels = vec![0.; length];
-    if around != [0.; 3] {
-        pixels.as_chunks_mut::<3>().0.fill(around);
-    }
-    if !pixels.is_empty() {
+    };
+    if length > 0 {
         let places = pixels.chunks_exact_mut(padded.height * row);
         for ((image, sample), place) in images.iter().zip(&samples).zip(places) {
             fill(image, input, sample.resized, place, row);
+            if !zero || around != [0.; 3] {
+                pad(place, row, sample.resized, around);
+            }
         }
     }
     Ok(Batch { samples, padded, pixels })
+}
+
+/// Writes `around` beside and below an image of `size` in `place`, whose rows are `row` floats long.
+fn pad(place: &mut [f32], row: usize, size: Size, around: [f32; 3]) {
+    let (image, below) = place.split_at_mut(size.height * row);
+    for beside in image.chunks_exact_mut(row).map(|row| &mut row[3 * size.width..]).chain([below]) {
+        beside.as_chunks_mut::<3>().0.fill(around);
+    }
 }
 
 /// Decodes an image and checks that it is the one that was annotated. A damaged file is remarked on
@@ -254,6 +266,8 @@ impl TrainLoader {
         let first = train.batches_before(steps.start, epochs.len());
         let end = train.batches_before(steps.end, epochs.len());
         let (seed, augment, input) = (train.seed, train.augment.clone(), input.clone());
+        let (threads, prefetch) = (train.loader.threads, train.loader.prefetch);
+        let shelf = Shelf::new(threads);
         // A thread keeps the order of the epoch that it is in.
         let mut epoch_order = (usize::MAX, Vec::new());
         let known = Arc::clone(&dataset);
@@ -285,10 +299,10 @@ impl TrainLoader {
                 samples.push(sample);
             }
             let records: Vec<_> = visits.iter().map(|v| &dataset.images[v.index]).collect();
-            guarded(&records, || assemble(&pictures.iter().collect::<Vec<_>>(), samples, &input))
+            let pictures: Vec<_> = pictures.iter().collect();
+            guarded(&records, || assemble(&pictures, samples, &input, &shelf))
         };
         let units = end.saturating_sub(first);
-        let (threads, prefetch) = (train.loader.threads, train.loader.prefetch);
         Self { turns: Turns::start(units, threads, prefetch, PATIENCE, make), dataset: known }
     }
 }
@@ -326,6 +340,7 @@ impl EvalLoader {
         let input = input.clone();
         let units = dataset.images.len().div_ceil(batch);
         let known = Arc::clone(&dataset);
+        let shelf = Shelf::new(loader.threads);
         let make = move |unit: usize, desk: &Desk| {
             let from = unit * batch;
             let records = &dataset.images[from..dataset.images.len().min(from + batch)];
@@ -347,7 +362,8 @@ impl EvalLoader {
             if !pictures.is_empty() {
                 let records: Vec<_> = places.iter().map(|&i| &dataset.images[i]).collect();
                 out.push(guarded(&records, || {
-                    let mut batch = prepare(&pictures.iter().collect::<Vec<_>>(), &input);
+                    let pictures: Vec<_> = pictures.iter().collect();
+                    let mut batch = prepare_in(&pictures, &input, &shelf);
                     for (sample, &index) in batch.samples.iter_mut().zip(&places) {
                         (sample.index, sample.image_id) = (index, dataset.images[index].id);
                     }

@@ -12,6 +12,7 @@ pub mod layout;
 pub mod loader;
 mod raw;
 pub mod sampling;
+mod shelf;
 mod turns;
 
 pub use coco::{Annotation, Category, Dataset, ImageRecord};

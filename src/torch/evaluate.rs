@@ -95,7 +95,7 @@ fn sparing<T>(batch: Batch, detect: impl Fn(&Batch) -> Vec<T>) -> Vec<T> {
     let singles = batch.samples.into_iter().zip(batch.pixels.chunks_exact(pixels));
     singles
         .flat_map(|(sample, pixels)| {
-            let (padded, pixels) = (batch.padded, pixels.to_vec());
+            let (padded, pixels) = (batch.padded, pixels.to_vec().into());
             detect(&Batch { samples: vec![sample], padded, pixels })
         })
         .collect()
@@ -138,7 +138,7 @@ mod tests {
         Batch {
             samples: (0..images).map(sample).collect(),
             padded: size,
-            pixels: (0..images * 6).map(|i| i as f32).collect(),
+            pixels: (0..images * 6).map(|i| i as f32).collect::<Vec<_>>().into(),
         }
     }
 

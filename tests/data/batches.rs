@@ -190,6 +190,17 @@ fn batches_follow_from_the_seed_and_the_step_alone() {
     assert!(run(3, 0) == straight);
     // From the middle of the second epoch, and on a thread count that deals the steps otherwise.
     assert!(run(2, 4) == straight[4..]);
+    // Nothing of a batch that was dropped shows in the one that is made in its memory.
+    let reused = TrainLoader::start(
+        Arc::clone(&data),
+        &train(5, 2, augment.clone()),
+        &input(),
+        0,
+        straight.len(),
+    );
+    for (batch, kept) in reused.zip(&straight) {
+        assert!(batch.unwrap() == *kept);
+    }
     let sizes: Vec<_> = straight.iter().map(|b| b.samples.len()).collect();
     assert_eq!(sizes, [5, 5, 2, 5, 5, 2, 5, 5, 2]);
     for epoch in straight.chunks(3) {

@@ -145,7 +145,7 @@ mod tests {
             (0..SIDE * SIDE * 3).map(move |i| ((i * (index * 31 + 17)) % 251) as f32 / 125. - 1.)
         };
         Batch {
-            pixels: samples.clone().flat_map(one).collect(),
+            pixels: samples.clone().flat_map(one).collect::<Vec<_>>().into(),
             samples: samples.map(|i| sample(i, 1 + i % 3)).collect(),
             padded: size,
         }
