@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use detect::weights::{Contents, Element, StoredTensor, WeightsError};
+use detect::weights::{Contents, Element, StoredTensor, WeightsError, strict};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -76,30 +76,9 @@ pub fn load_into(
     prefix: &str,
     path: &Path,
 ) -> Result<(), WeightsError> {
-    let stored: BTreeMap<&str, &StoredTensor> = (contents.tensors.iter())
-        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
-        .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
-        .collect();
-    let mut faults = Vec::new();
-    for (name, variable) in &variables {
-        let shape: Vec<usize> = variable.size().iter().map(|&n| n as usize).collect();
-        match stored.get(name.as_str()) {
-            None => faults.push(format!("  missing: {name} {shape:?}")),
-            Some(tensor) if tensor.shape != shape => {
-                faults
-                    .push(format!("  misshapen: {name} is {:?}, expected {shape:?}", tensor.shape));
-            }
-            Some(_) => {}
-        }
-    }
-    for (name, tensor) in &stored {
-        if !variables.contains_key(*name) {
-            faults.push(format!("  unexpected: {name} {:?}", tensor.shape));
-        }
-    }
-    if !faults.is_empty() {
-        return Err(WeightsError::Mismatch { path: path.into(), list: faults.join("\n") });
-    }
+    let shape = |tensor: &Tensor| tensor.size().iter().map(|&n| n as usize).collect();
+    let expected = variables.iter().map(|(name, of)| (name.clone(), shape(of))).collect();
+    let stored = strict::fit(&expected, contents, |name| name.strip_prefix(prefix), path)?;
     tch::no_grad(|| {
         for (name, mut variable) in variables {
             variable.copy_(&from_stored(stored[name.as_str()]));

@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod safetensors_file;
 pub mod shipped;
 pub mod source;
+pub mod strict;
 pub mod text_format;
 pub mod tf_bundle;
 pub mod tf_graph;
