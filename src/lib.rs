@@ -7,7 +7,7 @@
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `failure, geometry, nms, whole, page -> nasnet -> config -> data -> weights | eval | draw -> watch -> cli`
+//! `failure, geometry, nms, whole, page -> nasnet -> config -> rules, data -> weights | eval | draw -> watch -> cli`
 //!
 //! # Legend
 //! The same letters and words are used in every file:
@@ -35,6 +35,7 @@ pub mod geometry;
 pub mod nasnet;
 pub mod nms;
 mod page;
+pub mod rules;
 pub mod watch;
 pub mod weights;
 pub mod whole;

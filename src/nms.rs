@@ -3,6 +3,8 @@
 //! Kept without tensors so that every engine shares it; the oracles are `torchvision.ops.nms` 0.26 and the
 //! selections of TensorFlow's detector.
 
+use std::cmp::Ordering;
+
 use crate::geometry::Box2;
 
 /// Indices of the boxes that survive, best score first.
@@ -78,6 +80,21 @@ pub fn first_apart(
     picked
 }
 
+/// Indices of the `most` best scores, best first; equal scores in their order, NaN first.
+///
+/// Differs: torch's `topk` may give equal scores in any order.
+pub fn best(scores: &[f32], most: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let compare = |&a: &usize, &b: &usize| falling(scores[a], scores[b]).then(a.cmp(&b));
+    if most < order.len() {
+        // Before this one are the better ones, in any order.
+        order.select_nth_unstable_by(most, compare);
+        order.truncate(most);
+    }
+    order.sort_unstable_by(compare);
+    order
+}
+
 /// Boxes by coordinate, for a loop that the compiler turns into vector code.
 #[derive(Default)]
 struct Columns {
@@ -126,13 +143,18 @@ impl Columns {
 /// Indices by falling score, stable; NaN first, as torch sorts.
 fn by_score(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| match (scores[a].is_nan(), scores[b].is_nan()) {
-        (true, true) => std::cmp::Ordering::Equal,
-        (true, false) => std::cmp::Ordering::Less,
-        (false, true) => std::cmp::Ordering::Greater,
-        _ => scores[b].partial_cmp(&scores[a]).expect("neither is NaN"),
-    });
+    order.sort_by(|&a, &b| falling(scores[a], scores[b]));
     order
+}
+
+/// The larger number first; NaN before all.
+fn falling(a: f32, b: f32) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => Ordering::Less,
+        (false, true) => Ordering::Greater,
+        _ => b.partial_cmp(&a).expect("neither is NaN"),
+    }
 }
 
 /// The greedy pass over `order`.
@@ -189,6 +211,16 @@ mod tests {
         assert_eq!(largest_f32_at_most(0.3), 0.3_f32.next_down());
         assert_eq!(largest_f32_at_most(0.5), 0.5);
         assert_eq!(largest_f32_at_most(0.7), 0.7_f32);
+    }
+
+    #[test]
+    fn the_best_are_the_first_of_a_stable_sort() {
+        let scores = [0.5, f32::NAN, 2., -1., 2., 0.5, f32::INFINITY];
+        let all = [1, 6, 2, 4, 0, 5, 3];
+        for most in 0..9 {
+            assert_eq!(best(&scores, most), all[..most.min(7)], "{most}");
+        }
+        assert!(best(&[], 3).is_empty());
     }
 
     #[test]

@@ -112,6 +112,21 @@ pub enum Rules {
     Tf,
 }
 
+impl Rules {
+    /// Objectness logits of an anchor: one for a sigmoid, or background and object for a softmax.
+    pub const fn objectness(self) -> usize {
+        match self {
+            Self::Torchvision => 1,
+            Self::Tf => 2,
+        }
+    }
+
+    /// Whether the background has four columns among the boxes of a region.
+    pub const fn background_box(self) -> bool {
+        matches!(self, Self::Torchvision)
+    }
+}
+
 /// Where the network is cut into a part that sees the image and a part that sees regions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

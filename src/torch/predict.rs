@@ -4,12 +4,13 @@ use std::path::Path;
 
 use detect::data::loader::Batch;
 use detect::geometry::{Detection, Size};
+use detect::rules;
 use detect::weights::{ClassifierInfo, Contents, ModelInfo, WeightsError};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use crate::backbone::{Classifier, NasNet};
-use crate::detector::{FasterRcnn, Images, boxes, post};
+use crate::detector::{FasterRcnn, Images, boxes};
 use crate::nn::Mode;
 use crate::weights;
 
@@ -106,7 +107,7 @@ pub fn images(batch: &Batch, device: Device) -> Images {
 pub fn detect(network: &FasterRcnn<NasNet>, batch: &Batch, device: Device) -> Vec<Vec<Detection>> {
     let mut found = network.detect(&images(batch, device));
     for (detections, sample) in found.iter_mut().zip(&batch.samples) {
-        post::to_original(detections, sample.resized, sample.original);
+        rules::to_original(detections, sample.resized, sample.original);
     }
     found
 }

@@ -6,7 +6,7 @@ use detect::config::{Anchors, Config, LossWeights, Override};
 use detect::geometry::{Box2, Label, Size};
 use detect_torch::backbone::NasNet;
 use detect_torch::detector::assign::{Thresholds, match_regions};
-use detect_torch::detector::coder::Coder;
+use detect_torch::detector::coder::{Coder, Coding as _};
 use detect_torch::detector::torchvision::{anchors, rpn::rescue_best};
 use detect_torch::detector::{FasterRcnn, Images, Truth, boxes, tf};
 use detect_torch::nn::Mode;

@@ -44,6 +44,17 @@ pub fn to_vec(xs: &Tensor) -> Vec<f32> {
     Vec::<f32>::try_from(&flat).expect("a flat float tensor on the CPU")
 }
 
+/// Boxes around the origin `[A, 4]` moved to every cell of a `grid` (height, width) of `step` pixels:
+/// `[H * W * A, 4]` on `device`.
+pub fn at_cells(boxes: &Tensor, grid: [i64; 2], step: [i64; 2], device: Device) -> Tensor {
+    let [ys, xs] =
+        [0, 1].map(|axis| Tensor::arange(grid[axis], (Kind::Float, device)) * step[axis]);
+    let grids = Tensor::meshgrid_indexing(&[&ys, &xs], "ij");
+    let (ys, xs) = (grids[0].reshape([-1]), grids[1].reshape([-1]));
+    let shift = Tensor::stack(&[&xs, &ys, &xs, &ys], 1); // [H * W, 4]
+    (shift.unsqueeze(1) + upload(boxes, device).unsqueeze(0)).reshape([-1, 4])
+}
+
 /// IoU of each pair, by torchvision's float expression, which its matcher compares for equality.
 ///
 /// # Shapes
@@ -90,21 +101,4 @@ pub fn clip(boxes: &Tensor, size: Size) -> Tensor {
     let (w, h) = (size.width as f32, size.height as f32);
     let limits = upload(&Tensor::from_slice(&[w, h, w, h]), boxes.device());
     boxes.clamp_min(0.).minimum(&limits)
-}
-
-/// Which boxes are at least `side` wide and high: `[.., 4]` to `[..]`.
-pub fn is_large(boxes: &Tensor, side: f64) -> Tensor {
-    let size = boxes.narrow(-1, 2, 2) - boxes.narrow(-1, 0, 2); // [.., 2]
-    size.ge(side).all_dim(-1, false)
-}
-
-/// Indices of boxes at least `side` wide and high: `[N, 4]` to `[M]`.
-pub fn at_least(boxes: &Tensor, side: f64) -> Tensor {
-    is_large(boxes, side).nonzero().squeeze_dim(1)
-}
-
-/// Which boxes have an area: `[.., 4]` to `[..]`.
-pub fn has_area(boxes: &Tensor) -> Tensor {
-    let size = boxes.narrow(-1, 2, 2) - boxes.narrow(-1, 0, 2); // [.., 2]
-    (size.select(-1, 0) * size.select(-1, 1)).gt(0.)
 }

@@ -1,35 +1,25 @@
-//! Boxes as deltas from reference boxes: `(dx, dy)` of the centre in reference sides, `(dw, dh)` as
-//! logarithms of the ratio of sides, each times a weight (Ren et al. 2015, equation 2).
+//! The families' code of boxes ([`Coder`]) on tensors.
 
+pub use detect::rules::Coder;
 use tch::{Kind, Tensor};
 
-/// A family's numbers in the code.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Coder {
-    /// Of `(dx, dy, dw, dh)`.
-    pub weights: [f64; 4],
-    /// Decoded sides grow at most by this factor; infinite is no limit.
-    pub largest_growth: f64,
-    /// Added to every side before it is divided by.
-    pub epsilon: f64,
-}
-
-impl Coder {
-    /// torchvision's, of the RPN.
-    pub const TORCHVISION_RPN: Self =
-        Self { weights: [1., 1., 1., 1.], largest_growth: 1000. / 16., epsilon: 0. };
-    /// torchvision's, of the box head.
-    pub const TORCHVISION_ROI: Self =
-        Self { weights: [10., 10., 5., 5.], largest_growth: 1000. / 16., epsilon: 0. };
-    /// TensorFlow's, of both.
-    pub const TF: Self =
-        Self { weights: [10., 10., 5., 5.], largest_growth: f64::INFINITY, epsilon: 1e-8 };
-
+/// A code of boxes on tensors.
+pub trait Coding {
     /// Deltas that lead from `reference` to `boxes`.
     ///
     /// # Shapes
     /// Both `[R, 4]`, to `[R, 4]`. Without an epsilon a box without area gives infinities.
-    pub fn encode(&self, boxes: &Tensor, reference: &Tensor) -> Tensor {
+    fn encode(&self, boxes: &Tensor, reference: &Tensor) -> Tensor;
+
+    /// The boxes that `deltas` lead to from `reference`.
+    ///
+    /// # Shapes
+    /// `deltas` `[R, 4 K]`, `reference` `[R, 4]`, to `[R, K, 4]`.
+    fn decode(&self, deltas: &Tensor, reference: &Tensor) -> Tensor;
+}
+
+impl Coding for Coder {
+    fn encode(&self, boxes: &Tensor, reference: &Tensor) -> Tensor {
         let [rx, ry, rw, rh] = sides(reference);
         let [bx, by, bw, bh] = sides(boxes);
         let centre = |start: &Tensor, side: &Tensor| start + side * 0.5;
@@ -43,11 +33,7 @@ impl Coder {
         Tensor::stack(&[dx, dy, dw, dh], 1)
     }
 
-    /// The boxes that `deltas` lead to from `reference`.
-    ///
-    /// # Shapes
-    /// `deltas` `[R, 4 K]`, `reference` `[R, 4]`, to `[R, K, 4]`.
-    pub fn decode(&self, deltas: &Tensor, reference: &Tensor) -> Tensor {
+    fn decode(&self, deltas: &Tensor, reference: &Tensor) -> Tensor {
         let [rx, ry, rw, rh] = sides(&reference.to_kind(deltas.kind())).map(|t| t.unsqueeze(1)); // [R, 1]
         let deltas = deltas.reshape([deltas.size()[0], deltas.size()[1] / 4, 4]); // [R, K, 4]
         let column = |i: usize| deltas.select(2, i as i64) / self.weights[i]; // [R, K]

@@ -1,8 +1,8 @@
-//! What follows the region heads in every family: image by image, and to pixels of the original.
+//! What follows the region heads in every family, image by image.
 
 use std::ops::Range;
 
-use detect::geometry::{Detection, Size};
+use detect::geometry::Size;
 use tch::Tensor;
 
 /// Calls `one` for each image with its rows of flat lists that have `columns` entries for each region, and
@@ -23,14 +23,4 @@ pub fn of_each_image<T>(
         start..first
     });
     rows.zip(sizes).map(|(rows, &size)| one(rows, size)).collect()
-}
-
-/// Detections moved from the network's input to the original image: the one crossing between the two.
-/// They are not clipped again: neither family does.
-pub fn to_original(detections: &mut [Detection], resized: Size, original: Size) {
-    let ratio = |original: usize, resized: usize| original as f32 / resized as f32;
-    let (sy, sx) = (ratio(original.height, resized.height), ratio(original.width, resized.width));
-    for detection in detections {
-        detection.bbox = detection.bbox.scaled(sy, sx);
-    }
 }

@@ -47,15 +47,12 @@ pub(super) struct Candidates {
     pub(super) boxes: Tensor,
     /// `[M]`.
     pub(super) scores: Tensor,
-    /// What is left out besides: `[M]`, false.
-    pub(super) usable: Tensor,
 }
 
 /// [`Candidates`] as numbers.
 pub(super) struct Read {
     pub(super) boxes: Vec<Box2>,
     pub(super) scores: Vec<f32>,
-    pub(super) usable: Vec<bool>,
 }
 
 impl Candidates {
@@ -64,17 +61,16 @@ impl Candidates {
         let rows = |of: &Self| {
             let column = |xs: &Tensor| xs.to_kind(Kind::Float).unsqueeze(1);
             let boxes = of.boxes.to_kind(Kind::Float);
-            Tensor::cat(&[boxes, column(&of.scores), column(&of.usable)], 1) // [M, 6]
+            Tensor::cat(&[boxes, column(&of.scores)], 1) // [M, 5]
         };
         let flat = boxes::to_vec(&Tensor::cat(&all.iter().map(rows).collect::<Vec<_>>(), 0));
-        let mut rows = flat.chunks_exact(6);
+        let mut rows = flat.chunks_exact(5);
         let one = |of: &Self| {
             let count = of.boxes.size()[0] as usize;
             let rows: Vec<&[f32]> = rows.by_ref().take(count).collect();
             Read {
                 boxes: rows.iter().map(|b| Box2::new(b[0], b[1], b[2], b[3])).collect(),
                 scores: rows.iter().map(|row| row[4]).collect(),
-                usable: rows.iter().map(|row| row[5] != 0.).collect(),
             }
         };
         all.iter().map(one).collect()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use detect::geometry::Label;
 use detect_torch::backbone::Backbone;
 use detect_torch::detector::assign::Draws;
-use detect_torch::detector::coder::Coder;
+use detect_torch::detector::coder::{Coder, Coding as _};
 use detect_torch::detector::roi::Sampled;
 use detect_torch::detector::rpn::RpnOutput;
 use detect_torch::detector::tf::{roi, rpn};

@@ -9,7 +9,7 @@ pub mod roi;
 pub mod rpn;
 pub mod select;
 
-use detect::config::{self, Anchors, Config};
+use detect::config::{self, Anchors, Config, Rules};
 use detect::geometry::{Detection, Size};
 use tch::{Device, Tensor};
 
@@ -21,9 +21,9 @@ use crate::nn::{Init, Mode};
 
 /// What the layers of TensorFlow's heads are.
 pub const LAYERS: Layers = Layers {
-    objectness: 2,
+    objectness: Rules::Tf.objectness() as i64,
     activation: Tensor::relu6,
-    background_box: false,
+    background_box: Rules::Tf.background_box(),
     predictors: Init::Xavier,
 };
 

@@ -5,7 +5,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use super::{SMOOTH_L1_BETA, rpn};
 use crate::detector::assign::{Draws, Stage, classes, sample};
-use crate::detector::coder::Coder;
+use crate::detector::coder::{Coder, Coding as _};
 use crate::detector::roi::{RoiOutput, Sampled};
 
 /// For each region `[R, 4]` its class `[R]` (0 background) and its deltas `[R, 4]` to its ground truth,

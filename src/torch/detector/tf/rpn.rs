@@ -3,19 +3,16 @@
 
 use detect::config;
 use detect::geometry::Size;
-use detect::nms::first_apart;
+use detect::rules::tf;
 use tch::{Kind, Reduction, Tensor};
 
 use super::SMOOTH_L1_BETA;
 use crate::detector::assign::{Thresholds, match_regions, objectness, sample};
 use crate::detector::boxes;
-use crate::detector::coder::Coder;
+use crate::detector::coder::{Coder, Coding as _};
 use crate::detector::losses::smooth_l1_sum;
 use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
 use crate::nn::Mode;
-
-/// Proposals need a higher score.
-const SCORE_FLOOR: f32 = 0.;
 
 /// Anchors of one image that learn.
 #[derive(Debug)]
@@ -51,8 +48,7 @@ pub fn decode(output: &RpnOutput) -> Tensor {
     })
 }
 
-/// The best proposals of each image: NMS over all decoded anchors as they are, and only then what is
-/// picked is clipped, and dropped where nothing is left of it.
+/// The best proposals of each image of all decoded anchors, clipped; see [`tf::proposals`].
 pub fn proposals(
     settings: &config::Rpn,
     output: &RpnOutput,
@@ -63,16 +59,14 @@ pub fn proposals(
     tch::no_grad(|| {
         let decoded = decode(output); // [N, A, 4]
         let scores = output.objectness.softmax(2, None::<Kind>).select(2, 1); // [N, A]
-        let prepare = |(image, &size): (usize, &Size)| {
-            let (boxes, scores) = (decoded.select(0, image as i64), scores.select(0, image as i64));
-            let usable = boxes::has_area(&boxes::clip(&boxes, size));
-            Candidates { boxes, scores, usable }
+        let of_image = |image| {
+            let [boxes, scores] = [&decoded, &scores].map(|all| all.select(0, image as i64));
+            Candidates { boxes, scores }
         };
-        let candidates: Vec<_> = sizes.iter().enumerate().map(prepare).collect();
+        let candidates: Vec<_> = (0..sizes.len()).map(of_image).collect();
         let one = |((of, read), &size): ((&Candidates, Read), &Size)| {
-            let iou = settings.nms_iou as f32;
-            let mut kept = first_apart(&read.boxes, &read.scores, SCORE_FLOOR, iou, most);
-            kept.retain(|&i| read.usable[i]);
+            let Read { boxes, scores } = read;
+            let kept = tf::proposals(&boxes, &scores, size, settings.nms_iou, most);
             let Proposals { boxes, scores } = of.pick(&kept);
             Proposals { boxes: boxes::clip(&boxes, size), scores }
         };

@@ -5,7 +5,7 @@ pub mod roi;
 pub mod rpn;
 pub mod select;
 
-use detect::config::{self, Anchors, Config};
+use detect::config::{self, Anchors, Config, Rules};
 use detect::geometry::{Detection, Size};
 use tch::{Device, Tensor};
 
@@ -17,9 +17,9 @@ use crate::nn::{Init, Mode};
 
 /// What the layers of torchvision's heads are.
 pub const LAYERS: Layers = Layers {
-    objectness: 1,
+    objectness: Rules::Torchvision.objectness() as i64,
     activation: Tensor::relu,
-    background_box: true,
+    background_box: Rules::Torchvision.background_box(),
     predictors: Init::PytorchDefault,
 };
 

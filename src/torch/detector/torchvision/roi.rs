@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::rpn::SMOOTH_L1_BETA;
 use crate::detector::assign::{Draws, Stage, classes, sample};
-use crate::detector::coder::Coder;
+use crate::detector::coder::{Coder, Coding as _};
 use crate::detector::roi::{RoiOutput, Sampled};
 use crate::detector::{boxes, losses};
 

@@ -1,18 +1,15 @@
 //! torchvision's proposals and RPN losses.
 
 use detect::config;
-use detect::geometry::{Box2, Size};
-use detect::nms::nms;
+use detect::geometry::Size;
+use detect::rules::torchvision;
 use tch::{Kind, Tensor};
 
 use crate::detector::assign::{Draws, Stage, Thresholds, match_regions, objectness, sample};
-use crate::detector::coder::Coder;
+use crate::detector::coder::{Coder, Coding as _};
 use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
 use crate::detector::{boxes, losses};
 use crate::nn::Mode;
-
-/// Proposals narrower or lower than this are dropped, in pixels of the network's input.
-const SMALLEST_SIDE: f64 = 1e-3;
 
 /// Where smooth L1 turns from a parabola into a line.
 pub const SMOOTH_L1_BETA: f64 = 1. / 9.;
@@ -50,17 +47,12 @@ pub fn proposals(
             let picked = decoded.select(0, image).index_select(0, &best.select(0, image));
             let boxes = boxes::clip(&picked, size);
             let scores = logits.select(0, image).sigmoid();
-            let large = boxes::is_large(&boxes, SMALLEST_SIDE);
-            Candidates { boxes, scores, usable: large }
+            Candidates { boxes, scores }
         };
         let candidates: Vec<_> = sizes.iter().enumerate().map(prepare).collect();
         let one = |(of, read): (&Candidates, Read)| {
-            let large: Vec<usize> = (0..read.usable.len()).filter(|&i| read.usable[i]).collect();
-            let pick = |from: &[f32]| large.iter().map(|&i| from[i]).collect::<Vec<_>>();
-            let clipped: Vec<Box2> = large.iter().map(|&i| read.boxes[i]).collect();
-            let mut kept = nms(&clipped, &pick(&read.scores), settings.nms_iou);
-            kept.truncate(post);
-            of.pick(&kept.iter().map(|&i| large[i]).collect::<Vec<_>>())
+            let Read { boxes, scores } = read;
+            of.pick(&torchvision::proposals(&boxes, &scores, settings.nms_iou, post))
         };
         candidates.iter().zip(Candidates::read(&candidates)).map(one).collect()
     })
