@@ -1,6 +1,6 @@
 //! The tensors of a detector's heads: names (torchvision's) and shapes, from its configuration.
 
-use crate::config::{Config, Cut, Head, Rules};
+use crate::config::{Config, Cut, Head};
 use crate::nasnet::Plan;
 
 /// A tensor of a head.
@@ -12,6 +12,15 @@ pub struct HeadTensor {
     pub shape: Vec<usize>,
 }
 
+/// What a featurizer gives the heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// Channels of the map that they see.
+    pub map: usize,
+    /// Length of the vector that the tail gives for a region.
+    pub tail: usize,
+}
+
 /// Every tensor of the RPN and of the region heads for `classes` classes without background.
 ///
 /// # Panics
@@ -19,20 +28,24 @@ pub struct HeadTensor {
 pub fn tensors(config: &Config, classes: usize) -> Vec<HeadTensor> {
     let plan = config.backbone.plan();
     let map = map_channels(&plan, config.detector.cut);
+    tensors_on(Features { map, tail: plan.name.channels }, config, classes)
+}
+
+/// The same on another featurizer than the configuration's.
+pub fn tensors_on(features: Features, config: &Config, classes: usize) -> Vec<HeadTensor> {
+    let map = features.map;
     let anchors = config.anchors.per_cell();
     let rpn = if config.rpn.channels == 0 { map } else { config.rpn.channels };
-    // TensorFlow's softmax has a logit for background too, torchvision's boxes have one.
-    let (scores, boxes) = match config.detector.rules {
-        Rules::Tf => (2, classes),
-        Rules::Torchvision => (1, classes + 1),
-    };
+    let rules = config.detector.rules;
+    let (scores, boxes) =
+        (rules.objectness(), if rules.background_box() { classes + 1 } else { classes });
     let mut layers = vec![
         ("rpn.head.conv.0.0".to_owned(), vec![rpn, map, 3, 3]),
         ("rpn.head.cls_logits".into(), vec![scores * anchors, rpn, 1, 1]),
         ("rpn.head.bbox_pred".into(), vec![4 * anchors, rpn, 1, 1]),
     ];
     let features = match config.detector.head {
-        Head::Tail => plan.name.channels,
+        Head::Tail => features.tail,
         Head::Mlp => {
             let width = config.detector.mlp_width;
             let inputs = map * config.detector.crop_size * config.detector.crop_size;
