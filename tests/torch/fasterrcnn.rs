@@ -11,19 +11,20 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Golden, alone, assert_close, assert_exact, device, json, oracle};
-use detect::config::{
-    self, Clip, Config, Decay, Input, LossWeights, NormMode, Resize, WeightDecay,
+use common::{
+    Golden, alone, assert_close, assert_exact, device, json, oracle, torchvision_detector,
 };
+use detect::config::{self, Clip, Config, Decay, LossWeights, WeightDecay};
 use detect::geometry::{Box2, Detection, Label, Size};
+use detect::rules::to_original;
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone, CutSpec};
 use detect_torch::detector::assign::{Draws, sample};
-use detect_torch::detector::coder::Coder;
+use detect_torch::detector::coder::{Coder, Coding as _};
 use detect_torch::detector::roi::{RoiHead, RoiOutput, Sampled};
 use detect_torch::detector::rpn::{Rpn, RpnOutput};
 use detect_torch::detector::torchvision::{self, LAYERS, roi, select};
-use detect_torch::detector::{FasterRcnn, Images, Losses, Truth, boxes, post};
+use detect_torch::detector::{FasterRcnn, Images, Losses, Truth, boxes};
 use detect_torch::nn::{Init, Linear, Mode};
 use detect_torch::train::optim::Optimizer;
 use detect_torch::weights;
@@ -80,30 +81,8 @@ fn cases() -> Vec<Case> {
 impl Case {
     fn new(folder: &Path) -> Self {
         let meta = json(&folder.join("meta.json"));
-        let c = &meta["config"];
-        let number = |key: &str| c[key].as_u64().unwrap() as usize;
-        let floats = |value: &Value| -> Vec<f32> {
-            value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
-        };
-        let mut config = Config::recipe("peer_c4", &[]).unwrap();
-        config.anchors.sizes = floats(&c["sizes"][0]);
-        config.anchors.ratios = floats(&c["ratios"][0]);
-        config.detector.crop_size = number("roi");
-        config.detector.sampling_ratio = number("sampling_ratio");
-        config.detector.mlp_width = number("rep");
-        let rpn = &mut config.rpn;
-        (rpn.pre_nms_train, rpn.pre_nms_eval) = (number("pre"), number("pre"));
-        (rpn.post_nms_train, rpn.post_nms_eval) = (number("post"), number("post"));
-        config.input = Input {
-            resize: Resize::ShortSide {
-                short_side: number("min_size"),
-                long_side: number("max_size"),
-            },
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-        };
-        (config.backbone.norm, config.backbone.tail_norm) = (NormMode::Frozen, NormMode::Frozen);
-        Self { folder: folder.into(), classes: number("num_classes") - 1, config, meta }
+        let (config, classes) = torchvision_detector(&meta);
+        Self { folder: folder.into(), classes, config, meta }
     }
 
     fn golden(&self, name: &str) -> Golden {
@@ -296,7 +275,7 @@ fn detections_are_torchvision_s() {
         for (i, detections) in found.iter_mut().enumerate() {
             let image = golden.get(&format!("image.{i}")).size();
             let original = Size::new(image[1] as usize, image[2] as usize);
-            post::to_original(detections, sizes(&golden)[i], original);
+            to_original(detections, sizes(&golden)[i], original);
         }
         check_detections(&golden, &found, "det.boxes");
     }

@@ -5,11 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use detect::nasnet::Wiring;
 use detect::weights::Contents;
-use detect::weights::import::{self, Settings};
 use detect_torch::weights::from_stored;
 use tch::{Device, Kind, Tensor};
+
+#[path = "../../common/oracle.rs"]
+mod oracle_files;
+
+#[allow(unused_imports, reason = "each test file uses a part")]
+pub(crate) use oracle_files::*;
 
 /// Where networks and goldens lie: a GPU where `DETECT_TEST_DEVICE=cuda:N` names one.
 pub(crate) fn device() -> Device {
@@ -20,28 +24,6 @@ pub(crate) fn device() -> Device {
             Device::Cuda(index.unwrap_or_else(|| panic!("DETECT_TEST_DEVICE={name}")))
         }
     }
-}
-
-/// The folder `oracle/<name>` of the larger test material, or `None` with a line that says so.
-pub(crate) fn oracle(name: &str) -> Option<PathBuf> {
-    let Some(root) = std::env::var_os("DETECT_TEST_DATA") else {
-        eprintln!("skipped: oracle/{name}: DETECT_TEST_DATA is not set");
-        return None;
-    };
-    let folder = Path::new(&root).join("oracle").join(name);
-    assert!(folder.is_dir(), "DETECT_TEST_DATA has no oracle/{name}");
-    Some(folder)
-}
-
-/// The weights of the TensorFlow detector `case`, imported from its checkpoint, and the file that they are
-/// from; `None` with a line that says so.
-pub(crate) fn tf_weights(case: &str) -> Option<(Contents, PathBuf)> {
-    let path = oracle("tf_detector")?.join(case).join("model.ckpt");
-    let mut source = import::open(&path).unwrap();
-    // Both have the large wiring, which few cells would not say.
-    let settings = Settings { wiring: Some(Wiring::Large), ..Settings::default() };
-    let imported = import::import(source.as_mut(), None, &settings, &path).unwrap();
-    Some((imported.contents, path))
 }
 
 /// Held by a test whose outcome hangs on libtorch's generator: all threads draw from the one.
@@ -113,9 +95,4 @@ pub(crate) fn assert_exact(what: &str, golden: &Tensor, candidate: &Tensor) {
         golden.equal(&candidate),
         "{what}: differs\n golden    {golden:?}\n candidate {candidate:?}"
     );
-}
-
-/// The JSON file at `path`.
-pub(crate) fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }

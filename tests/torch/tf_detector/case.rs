@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use detect::config::{Config, Resize};
+use detect::config::Config;
 use detect::data::image::Rgb;
 use detect::geometry::Size;
-use detect::nasnet::{BackboneName, Form};
 use detect_torch::backbone::{Backbone, NasNet};
 use detect_torch::detector::FasterRcnn;
 use detect_torch::detector::family::Layers;
@@ -14,11 +13,10 @@ use detect_torch::detector::rpn::{Rpn, RpnOutput};
 use detect_torch::detector::tf::{self, anchors};
 use detect_torch::nn::nchw;
 use detect_torch::weights;
-use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::common::{Golden, difference, json, oracle, tf_weights};
+use crate::common::{Described, Golden, difference, oracle, tf_detector, tf_weights};
 
 /// Of floats, as a share of a tensor's largest value; decisions are exact.
 pub(crate) const LIMIT: f64 = 2e-4;
@@ -58,42 +56,9 @@ impl Case {
     pub(crate) fn new(name: &str) -> Option<Self> {
         let folder = oracle("tf_detector")?.join(name);
         tf_weights(name)?;
-        let info = json(&folder.join("info.json"));
-        let number = |value: &Value| value.as_u64().unwrap() as usize;
-        let hyper = &info["hparams"];
-        let large = number(&hyper["skip_reduction_layer_input"]) == 1;
-        let recipe = if large { "nasnet_large_coco" } else { "nasnet_mobile_coco" };
-        let mut config = Config::recipe(recipe, &[]).unwrap();
-        config.backbone.name = BackboneName::a(
-            number(&hyper["num_cells"]) / 3,
-            24 * number(&hyper["num_conv_filters"]),
-            Form::ImageNet,
-        );
-        config.backbone.stem_filters = (32. * hyper["stem_multiplier"].as_f64().unwrap()) as usize;
-        // The rest stands in TensorFlow's configuration, where a number follows its name.
-        let text = info["config"].as_str().unwrap();
-        let after = |name: &str| {
-            let rest = text.split_once(&format!("{name}: "))?.1;
-            rest.split_whitespace().next()?.parse::<usize>().ok()
-        };
-        if let Some(channels) = after("first_stage_box_predictor_depth") {
-            config.rpn.channels = channels;
-        }
-        let proposals = number(&info["args"]["proposals"]);
-        (config.rpn.post_nms_train, config.rpn.post_nms_eval) = (proposals, proposals);
-        config.roi.sampled = config.roi.sampled.min(proposals);
-        let padded = Size::new(number(&info["args"]["height"]), number(&info["args"]["width"]));
-        config.input.resize = match (after("min_dimension"), after("max_dimension")) {
-            (Some(min_dimension), Some(max_dimension)) => {
-                let pad = text.contains("pad_to_max_dimension: true");
-                Resize::KeepAspect { min_dimension, max_dimension, pad }
-            }
-            _ => Resize::Fixed { height: padded.height, width: padded.width },
-        };
-        config.check().unwrap();
+        let Described { config, classes, padded } = tf_detector(&folder);
         let size =
             config.input.resized(image(&Golden::read(&folder.join("oracle.safetensors"))).size);
-        let classes = number(&info["num_classes"]);
         Some(Self { name: name.into(), folder, config, classes, padded, size })
     }
 
