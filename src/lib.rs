@@ -1,13 +1,13 @@
 //! `detect`: NASNet featurizers and Faster R-CNN detectors (Zoph et al. 2018; Ren et al. 2015).
 //!
 //! This library knows nothing of tensors: it holds the description of the network, the data, the
-//! evaluator, the weight files, the record of a run and the command line. The package `detect-torch` (`src/torch`) builds
+//! evaluator, the weight files, an engine for CPUs, the record of a run and the command line. The package `detect-torch` (`src/torch`) builds
 //! the tensors on top of it.
 //!
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `failure, geometry, nms, whole, page -> nasnet -> config -> rules, data -> weights | eval | draw -> watch -> cli`
+//! `failure, geometry, nms, whole, page -> nasnet -> config -> rules, data -> weights | eval | draw -> engine -> watch -> cli`
 //!
 //! # Legend
 //! The same letters and words are used in every file:
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod draw;
+pub mod engine;
 pub mod eval;
 pub mod failure;
 pub mod geometry;
