@@ -1,0 +1,395 @@
+//! Matrix products: some rows of floats times packed weights.
+//!
+//! A block of the result, a few rows by a few vectors, stays in registers while all of the weights of its columns
+//! pass by; those lie in the order in which they are read. Rows need not be contiguous: a row is a list of segments,
+//! so that a convolution reads its taps, and a concatenation its parts, where they lie.
+
+use std::mem::MaybeUninit;
+
+use crate::Instructions;
+use crate::vector::{Kernel, Vector};
+
+/// Weights of a product in the order of reading, and what is added.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// Panels of at most [`Vector::COLUMNS`] vectors; in each, for every input, the weights of its outputs.
+    data: Vec<f32>,
+    /// One an output, and zeros up to whole vectors.
+    bias: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+    lanes: usize,
+    columns: usize,
+}
+
+impl Packed {
+    /// Packs `weight(output, input)` for vectors of `lanes` floats, `columns` of them in a panel.
+    pub fn new(
+        [outputs, inputs]: [usize; 2],
+        [lanes, columns]: [usize; 2],
+        weight: impl Fn(usize, usize) -> f32,
+        bias: impl Fn(usize) -> f32,
+    ) -> Self {
+        let padded = outputs.next_multiple_of(lanes);
+        let mut data = Vec::with_capacity(padded * inputs);
+        for first in (0..padded).step_by(columns * lanes) {
+            let width = (columns * lanes).min(padded - first);
+            for input in 0..inputs {
+                let one = |output| if output < outputs { weight(output, input) } else { 0. };
+                data.extend((first..first + width).map(one));
+            }
+        }
+        let bias = (0..padded).map(|o| if o < outputs { bias(o) } else { 0. }).collect();
+        Self { data, bias, inputs, outputs, lanes, columns }
+    }
+
+    /// Floats of an input row.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Floats of an output row.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Floats that are written for an output row: whole vectors, the rest zeros.
+    pub fn padded(&self) -> usize {
+        self.bias.len()
+    }
+}
+
+/// Some floats of a row that lie together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Segment {
+    /// Where, from the row's beginning.
+    pub offset: usize,
+    /// How many.
+    pub length: usize,
+}
+
+/// Rows at equal distances.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) first: *const f32,
+    pub(crate) distance: usize,
+    pub(crate) count: usize,
+}
+
+/// Where results go: row `i` to `start + at[i]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sink<'a> {
+    pub(crate) start: *mut f32,
+    pub(crate) at: &'a [usize],
+    /// Whether negative numbers become 0.
+    pub(crate) relu: bool,
+}
+
+/// What happens to a block's rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// Added to row `i` from `start + at[i]` on.
+    pub(crate) residual: Option<(*const f32, &'a [usize])>,
+    pub(crate) sinks: &'a [Sink<'a>],
+}
+
+/// Inputs that take part together: a part of a panel of weights and of some rows that stays in the caches.
+const PART: usize = 512;
+
+/// What a product reads of each row, in parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    parts: Vec<Vec<Segment>>,
+    length: usize,
+    reach: usize,
+}
+
+impl Reading {
+    /// Reads `segments` one after the other.
+    pub fn new(segments: &[Segment]) -> Self {
+        let mut parts = vec![Vec::new()];
+        let mut room = PART;
+        for segment in segments {
+            let Segment { mut offset, mut length } = *segment;
+            while length > 0 {
+                if room == 0 {
+                    parts.push(Vec::new());
+                    room = PART;
+                }
+                let some = length.min(room);
+                parts.last_mut().expect("there is one").push(Segment { offset, length: some });
+                (offset, length, room) = (offset + some, length - some, room - some);
+            }
+        }
+        Self {
+            parts,
+            length: segments.iter().map(|s| s.length).sum(),
+            reach: segments.iter().map(|s| s.offset + s.length).max().unwrap_or(0),
+        }
+    }
+
+    /// Floats that are read of a row.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// How far they reach from a row's beginning.
+    pub fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// Floats of room that [`product`] needs for `rows` rows of `weights`.
+    pub(crate) fn room(&self, rows: usize, weights: &Packed) -> usize {
+        if self.parts.len() > 1 { rows * weights.padded() } else { 0 }
+    }
+}
+
+/// `rows` times the first of the `weights`, as many as `reading` has, plus the bias, finished.
+///
+/// # Safety
+/// The instruction set is that of `V`, for which the weights were packed; `reading` is at most as long as the weights'
+/// inputs and lies in memory for each row; residual and sinks have a place for each row, good for the weights' padded
+/// outputs, and no other thread uses the sinks' or the room, which is [`Reading::room`] floats.
+#[inline(always)]
+pub(crate) unsafe fn product<V: Vector>(
+    rows: Rows,
+    reading: &Reading,
+    weights: &Packed,
+    finish: Finish<'_>,
+    room: *mut f32,
+) {
+    debug_assert_eq!([weights.lanes, weights.columns], [V::LANES, V::COLUMNS]);
+    let mut from = 0;
+    let last = reading.parts.len() - 1;
+    for (number, segments) in reading.parts.iter().enumerate() {
+        let mut first = 0;
+        while first < weights.padded() {
+            let vectors = ((weights.padded() - first) / V::LANES).min(V::COLUMNS);
+            // SAFETY: the panel is whole, and what holds for the product holds for it.
+            unsafe {
+                let part = first * weights.inputs + from * vectors * V::LANES;
+                let panel = Panel {
+                    rows,
+                    segments,
+                    weights: weights.data.as_ptr().add(part),
+                    bias: weights.bias.as_ptr().add(first),
+                    before: (number > 0).then_some(room),
+                    after: (number < last).then_some(room),
+                    finish,
+                    column: first,
+                    padded: weights.padded(),
+                };
+                match vectors {
+                    3 if V::COLUMNS >= 3 => V::call(Wide::<3>(panel)),
+                    2 if V::COLUMNS >= 2 => V::call(Wide::<2>(panel)),
+                    _ => V::call(Wide::<1>(panel)),
+                }
+            }
+            first += vectors * V::LANES;
+        }
+        from += segments.iter().map(|s| s.length).sum::<usize>();
+    }
+}
+
+/// Floats of the largest block.
+const MOST: usize = 8 * 3 * 16;
+
+/// All rows times some columns.
+struct Panel<'a> {
+    rows: Rows,
+    segments: &'a [Segment],
+    weights: *const f32,
+    bias: *const f32,
+    /// Sums of the parts before, instead of the bias.
+    before: Option<*mut f32>,
+    /// Where sums go that another part will add to.
+    after: Option<*mut f32>,
+    finish: Finish<'a>,
+    column: usize,
+    /// Floats of a row of `before` and `after`.
+    padded: usize,
+}
+
+/// A panel of `COLUMNS` vectors.
+struct Wide<'a, const COLUMNS: usize>(Panel<'a>);
+
+impl<const COLUMNS: usize> Kernel for Wide<'_, COLUMNS> {
+    /// # Safety
+    /// As for [`product`].
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let panel = self.0;
+        let mut row = 0;
+        while row < panel.rows.count {
+            // Blocks of nearly the same size, rather than large ones and a small rest.
+            let left = panel.rows.count - row;
+            // SAFETY: `row` and those that follow it are below the count.
+            unsafe {
+                row += match left.div_ceil(left.div_ceil(V::ROWS)) {
+                    8 if V::ROWS >= 8 => panel.block::<V, 8, COLUMNS>(row),
+                    7 if V::ROWS >= 7 => panel.block::<V, 7, COLUMNS>(row),
+                    6 if V::ROWS >= 6 => panel.block::<V, 6, COLUMNS>(row),
+                    5 if V::ROWS >= 5 => panel.block::<V, 5, COLUMNS>(row),
+                    4 => panel.block::<V, 4, COLUMNS>(row),
+                    3 => panel.block::<V, 3, COLUMNS>(row),
+                    2 => panel.block::<V, 2, COLUMNS>(row),
+                    _ => panel.block::<V, 1, COLUMNS>(row),
+                }
+            }
+        }
+    }
+}
+
+impl Panel<'_> {
+    /// One block in registers, from row `row` on; gives how many rows it has.
+    #[inline(always)]
+    unsafe fn block<V: Vector, const ROWS: usize, const COLUMNS: usize>(
+        &self,
+        row: usize,
+    ) -> usize {
+        let distance = self.rows.distance;
+        // SAFETY: rows, segments, weights and places are as `product` was promised.
+        unsafe {
+            let bias: [V; COLUMNS] = std::array::from_fn(|j| V::load(self.bias.add(j * V::LANES)));
+            let mut sums = [bias; ROWS];
+            let place = row * self.padded + self.column;
+            if let Some(before) = self.before {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::load(before.add(place + i * self.padded + j * V::LANES));
+                    }
+                }
+            }
+            let mut weights = self.weights;
+            let begin = self.rows.first.add(row * distance);
+            for segment in self.segments {
+                // One pointer for three rows: the processor adds once or twice the distance by itself.
+                let mut inputs: [*const f32; 3] =
+                    std::array::from_fn(|i| begin.wrapping_add(segment.offset + 3 * i * distance));
+                for _ in 0..segment.length {
+                    let factors: [V; COLUMNS] =
+                        std::array::from_fn(|j| V::load(weights.add(j * V::LANES)));
+                    weights = weights.add(COLUMNS * V::LANES);
+                    for i in 0..ROWS {
+                        let x = V::splat(*inputs[i / 3].add(i % 3 * distance));
+                        for j in 0..COLUMNS {
+                            sums[i][j] = x.mul_add(factors[j], sums[i][j]);
+                        }
+                    }
+                    for input in &mut inputs {
+                        *input = input.wrapping_add(1);
+                    }
+                }
+            }
+            if let Some(after) = self.after {
+                for (i, sums) in sums.iter().enumerate() {
+                    for (j, sum) in sums.iter().enumerate() {
+                        sum.store(after.add(place + i * self.padded + j * V::LANES));
+                    }
+                }
+                return ROWS;
+            }
+            // By way of memory: the compiler keeps the sums in registers only where every index is a constant, and
+            // what finishes them is too long to be written out for each.
+            let mut room = MaybeUninit::<[f32; MOST]>::uninit();
+            let room = room.as_mut_ptr().cast::<f32>();
+            for (i, sums) in sums.iter().enumerate() {
+                for (j, sum) in sums.iter().enumerate() {
+                    sum.store(room.add((i * COLUMNS + j) * V::LANES));
+                }
+            }
+            for i in 0..ROWS {
+                for j in 0..COLUMNS {
+                    let sum = V::load(room.add((i * COLUMNS + j) * V::LANES));
+                    self.finish.write(row + i, self.column + j * V::LANES, sum);
+                }
+            }
+        }
+        ROWS
+    }
+}
+
+impl<'a> Finish<'a> {
+    /// The same for the rows from `row` on; the sinks are put into `room`.
+    #[inline(always)]
+    pub(crate) fn from<'b>(&self, row: usize, room: &'b mut [Sink<'a>]) -> Finish<'b>
+    where
+        'a: 'b,
+    {
+        for (place, sink) in room.iter_mut().zip(self.sinks) {
+            *place = Sink { at: &sink.at[row..], ..*sink };
+        }
+        let residual = self.residual.map(|(start, at)| (start, &at[row..]));
+        Finish { residual, sinks: &room[..self.sinks.len()] }
+    }
+
+    /// Finishes a vector of row `row` from column `column` on.
+    ///
+    /// # Safety
+    /// As for [`product`].
+    #[inline(always)]
+    pub(crate) unsafe fn write<V: Vector>(&self, row: usize, column: usize, mut value: V) {
+        // SAFETY: each has a place for each row.
+        unsafe {
+            if let Some((start, at)) = self.residual {
+                value = value.add(V::load(start.add(*at.get_unchecked(row) + column)));
+            }
+            for sink in self.sinks {
+                let value = if sink.relu { value.max(V::splat(0.)) } else { value };
+                value.store(sink.start.add(*sink.at.get_unchecked(row) + column));
+            }
+        }
+    }
+}
+
+/// Rows of a plain matrix times weights, on this thread.
+struct Matrix<'a> {
+    weights: &'a Packed,
+    rows: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Matrix<'_> {
+    /// # Safety
+    /// The weights were packed for `V`; `rows` are whole and `out` has as many.
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { weights, rows, out } = self;
+        let count = rows.len() / weights.inputs;
+        let (padded, outputs) = (weights.padded(), weights.outputs);
+        let reading = Reading::new(&[Segment { offset: 0, length: weights.inputs }]);
+        let mut room = vec![0.; reading.room(count, weights)];
+        // Whole vectors are written: by way of a wider matrix where a row does not end with one.
+        let mut wide = vec![0.; if padded == outputs { 0 } else { count * padded }];
+        let start = if padded == outputs { out.as_mut_ptr() } else { wide.as_mut_ptr() };
+        let at: Vec<usize> = (0..count).map(|row| row * padded).collect();
+        let sinks = [Sink { start, at: &at, relu: false }];
+        let finish = Finish { residual: None, sinks: &sinks };
+        let from = Rows { first: rows.as_ptr(), distance: weights.inputs, count };
+        // SAFETY: rows, room and sink have the lengths that are needed.
+        unsafe { product::<V>(from, &reading, weights, finish, room.as_mut_ptr()) };
+        if padded != outputs {
+            for (to, from) in out.chunks_exact_mut(outputs).zip(wide.chunks_exact(padded)) {
+                to.copy_from_slice(&from[..outputs]);
+            }
+        }
+    }
+}
+
+/// `rows` `[M, inputs]` times `weights`, plus the bias, to `out` `[M, outputs]`, on this thread.
+///
+/// # Panics
+/// If the lengths don't fit, or the weights were packed for other instructions.
+pub fn multiply(instructions: Instructions, weights: &Packed, rows: &[f32], out: &mut [f32]) {
+    assert_eq!(
+        [weights.lanes, weights.columns],
+        instructions.shape(),
+        "weights for these instructions"
+    );
+    assert!(rows.len().is_multiple_of(weights.inputs), "whole rows");
+    assert_eq!(rows.len() / weights.inputs * weights.outputs, out.len(), "a result for each row");
+    if !out.is_empty() {
+        // SAFETY: as asserted.
+        unsafe { instructions.run(Matrix { weights, rows, out }) }
+    }
+}

@@ -1,0 +1,170 @@
+//! A few floats that the processor takes at once: the one thing in which instruction sets differ.
+//!
+//! The kernels are written once, over [`Vector`], and compiled for each set. A set of another processor (NEON)
+//! is one more implementation here and one more line in [`super::Instructions`].
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps,
+    _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
+};
+
+/// Some floats side by side.
+///
+/// # Safety
+/// All functions but those of [`Portable`] need the instruction set that the type is named after: they are called
+/// inside of [`Vector::call`] only. Pointers are good for [`Self::LANES`] floats, of any alignment.
+pub(crate) trait Vector: Copy {
+    /// How many.
+    const LANES: usize;
+    /// Vectors side by side in a block of a product.
+    const COLUMNS: usize;
+    /// Rows of such a block: with the two others they fill the registers.
+    const ROWS: usize;
+    /// Pixels side by side of a depthwise convolution.
+    const PIXELS: usize;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    /// `self * factor + term`, rounded once where the set can.
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+
+    /// Runs `kernel` as a function of its own that is compiled for these instructions. All else is inlined into it.
+    unsafe fn call(kernel: impl Kernel);
+}
+
+/// Code over any vectors.
+pub(crate) trait Kernel {
+    /// # Safety
+    /// The processor has the instructions of `V`; the rest is the implementation's to say.
+    unsafe fn run<V: Vector>(self);
+}
+
+/// Plain floats, which the compiler turns into whatever the processor's base set has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; 8]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Vector for Portable {
+    const LANES: usize = 8;
+    const COLUMNS: usize = 1;
+    const ROWS: usize = 4;
+    const PIXELS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: good for eight floats; arrays of floats have the alignment of a float.
+        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as in `load`.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
+    }
+    #[inline(never)]
+    unsafe fn call(kernel: impl Kernel) {
+        // SAFETY: the caller's.
+        unsafe { kernel.run::<Self>() }
+    }
+}
+
+/// A vector over a register and its intrinsics.
+#[cfg(target_arch = "x86_64")]
+macro_rules! vector {
+    ($(#[$docs:meta])* $name:ident, $register:ty, $features:literal, lanes $lanes:literal, columns $columns:literal, rows $rows:literal,
+     pixels $pixels:literal, $splat:ident $load:ident $store:ident $add:ident $mul:ident $max:ident $fma:ident) => {
+        $(#[$docs])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name($register);
+
+        // SAFETY of each body: the caller has seen to the instruction set and to the pointer.
+        impl Vector for $name {
+            const LANES: usize = $lanes;
+            const COLUMNS: usize = $columns;
+            const ROWS: usize = $rows;
+            const PIXELS: usize = $pixels;
+
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> Self {
+                Self(unsafe { $splat(x) })
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                Self(unsafe { $load(from) })
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut f32) {
+                unsafe { $store(to, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn add(self, other: Self) -> Self {
+                Self(unsafe { $add(self.0, other.0) })
+            }
+            #[inline(always)]
+            unsafe fn mul(self, other: Self) -> Self {
+                Self(unsafe { $mul(self.0, other.0) })
+            }
+            #[inline(always)]
+            unsafe fn max(self, other: Self) -> Self {
+                Self(unsafe { $max(self.0, other.0) })
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+                Self(unsafe { $fma(self.0, factor.0, term.0) })
+            }
+            #[inline(always)]
+            unsafe fn call(kernel: impl Kernel) {
+                #[target_feature(enable = $features)]
+                #[inline(never)]
+                unsafe fn compiled(kernel: impl Kernel) {
+                    unsafe { kernel.run::<$name>() }
+                }
+                unsafe { compiled(kernel) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+vector!(
+    /// AVX2 and FMA: 16 registers.
+    Avx2, __m256, "avx2,fma", lanes 8, columns 2, rows 6, pixels 8,
+    _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_mul_ps _mm256_max_ps _mm256_fmadd_ps
+);
+#[cfg(target_arch = "x86_64")]
+vector!(
+    /// AVX-512: 32 registers.
+    Avx512, __m512, "avx512f,avx2,fma", lanes 16, columns 3, rows 8, pixels 8,
+    _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps _mm512_fmadd_ps
+);
