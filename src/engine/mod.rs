@@ -4,13 +4,19 @@
 //! a matrix product over rows of pixels. What a network decides on plain numbers stands in [`crate::rules`], shared
 //! with the engine on tensors.
 //!
+//! - `layers`, `walk`, `program`, `network`: the featurizer, from the plan that the tensor path walks, too, to steps of
+//!   `detect-kernel`;
 //! - [`map`]: a feature map;
 //! - [`dense`]: a linear layer on rows;
 //! - [`detector`]: Faster R-CNN on any [`Featurizer`].
 
 pub mod dense;
 pub mod detector;
+mod layers;
 pub mod map;
+mod network;
+mod program;
+mod walk;
 
 use crate::geometry::Size;
 use map::Map;
