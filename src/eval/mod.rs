@@ -6,7 +6,7 @@
 //! `detection_list` entry by entry, `section` and `fields` know their parts, `id` their ids; `masks` what is drawn). `cells` sorts the entries by image and category, `matching` pairs
 //! detections with truths by their `overlap`, `curves` turns the pairs into precision and recall, `coco` puts it all
 //! together (`mean` rounds as numpy does), `report` words it, `npz` writes the arrays. `submission` writes what
-//! COCO's servers take where the truth is not public.
+//! COCO's servers take where the truth is not public. `over_split` sends a split through a detector and scores that.
 //!
 //! The numbers are those of pycocotools (`COCOeval` for boxes, on x86-64) bit for bit, its oddities
 //! included; where it raises, so do we, with the place named.
@@ -28,6 +28,7 @@ pub mod matching;
 mod mean;
 pub mod npz;
 mod number;
+pub mod over_split;
 mod overlap;
 mod pieces;
 pub mod read;

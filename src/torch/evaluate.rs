@@ -1,129 +1,43 @@
-//! A detector over a split: every image through the network, then COCO's metric.
+//! A detector of tensors over a split: the run of [`over_split`].
 
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use detect::config::{Input, Loader};
-use detect::data::loader::{Batch, EvalLoader, LoadError};
+use detect::data::loader::LoadError;
 use detect::data::{Category, Dataset};
-use detect::eval::{Evaluation, GroundTruth, ResultEntry, Results, evaluate};
-use detect::failure::{Exit, OrExit as _, out_of_memory};
-use detect::geometry::Detection;
+use detect::eval::over_split;
+pub use detect::eval::over_split::{Reading, Run, score};
 use tch::Device;
 
 use crate::backbone::NasNet;
 use crate::detector::FasterRcnn;
 use crate::predict;
 
-/// How images are read and batched.
-#[derive(Debug, Clone, Copy)]
-pub struct Reading<'a> {
-    /// From image to network input.
-    pub input: &'a Input,
-    /// Images that go through the network together.
-    pub batch: usize,
-    /// Threads that decode.
-    pub loader: &'a Loader,
-}
-
-/// Detections of all images as a COCO results list, and the images that could not be read.
-#[derive(Debug, Default)]
-pub struct Run {
-    /// One entry a detection, image by image.
-    pub results: Vec<ResultEntry>,
-    /// Why an image has none.
-    pub failed: Vec<LoadError>,
-    /// Whether `progress` asked to leave before the end.
-    pub left: bool,
-}
-
-/// Sends every image of `dataset` through `network`, whose class `k` is `categories[k]`. `progress`
-/// is called with the number of images done and says whether to go on. A batch for which memory does not
-/// suffice is tried again image by image.
+/// [`over_split::run`] for `network` on `device`.
 ///
 /// # Errors
-/// Where the threads that read images are lost or their memory ends, so that images would be missing.
+/// As there.
 pub fn run(
     network: &FasterRcnn<NasNet>,
     categories: &[Category],
     dataset: &Arc<Dataset>,
     reading: Reading<'_>,
     device: Device,
-    mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Run, LoadError> {
-    let mut out = Run::default();
-    let loader = EvalLoader::start(dataset.clone(), reading.input, reading.batch, reading.loader);
-    for batch in loader {
-        let done = match batch {
-            Ok(batch) => {
-                let ids: Vec<i64> = batch.samples.iter().map(|sample| sample.image_id).collect();
-                let found = sparing(batch, |batch| predict::detect(network, batch, device));
-                for (&image_id, detections) in ids.iter().zip(&found) {
-                    let entry = |d: &Detection| to_entry(d, image_id, categories);
-                    out.results.extend(detections.iter().map(entry));
-                }
-                ids.len()
-            }
-            Err(error) if error.ends_the_loader() => return Err(error),
-            Err(error) => {
-                out.failed.push(error);
-                1
-            }
-        };
-        if progress(done).is_break() {
-            out.left = true;
-            break;
-        }
-    }
-    Ok(out)
-}
-
-/// What `detect` finds in a batch; where memory runs out, in one image of it after the other.
-fn sparing<T>(batch: Batch, detect: impl Fn(&Batch) -> Vec<T>) -> Vec<T> {
-    // Nothing that `detect` touches outlives its panic but the weights, which it only reads.
-    let payload = match catch_unwind(AssertUnwindSafe(|| detect(&batch))) {
-        Ok(found) => return found,
-        Err(payload) => payload,
-    };
-    let Some(reason) = out_of_memory(&*payload).filter(|_| batch.samples.len() > 1) else {
-        resume_unwind(payload)
-    };
-    tracing::warn!("{reason}; trying again with one image at a time");
-    drop(payload);
-    let pixels = batch.pixels.len() / batch.samples.len();
-    let singles = batch.samples.into_iter().zip(batch.pixels.chunks_exact(pixels));
-    singles
-        .flat_map(|(sample, pixels)| {
-            let (padded, pixels) = (batch.padded, pixels.to_vec().into());
-            detect(&Batch { samples: vec![sample], padded, pixels })
-        })
-        .collect()
-}
-
-/// A detection as COCO writes it.
-fn to_entry(detection: &Detection, image_id: i64, categories: &[Category]) -> ResultEntry {
-    ResultEntry {
-        image_id,
-        category_id: categories[detection.label.0].id,
-        bbox: detection.bbox.to_xywh().map(f64::from),
-        score: f64::from(detection.score),
-    }
-}
-
-/// Scores `results` against the annotations of `dataset`.
-pub fn score(dataset: &Dataset, results: Vec<ResultEntry>) -> anyhow::Result<Evaluation> {
-    let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
-    let truth = GroundTruth::from_files(&dataset.annotation_files).or_exit(Exit::Data)?;
-    let truth = truth.restricted_to(&ids);
-    evaluate(&truth, &Results::from(results)).or_exit(Exit::Data)
+    let detect = |batch: &_| predict::detect(network, batch, device);
+    over_split::run(detect, categories, dataset, reading, progress)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use detect::data::loader::Sample;
+    use std::panic::catch_unwind;
+
+    use detect::data::loader::{Batch, Sample};
+    use detect::eval::over_split::sparing;
+    use detect::failure::out_of_memory;
     use detect::geometry::Size;
+    use tch::Device;
 
     fn batch(images: usize) -> Batch {
         let size = Size::new(1, 2);
