@@ -7,7 +7,7 @@
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `failure, geometry, nms, whole, page -> nasnet -> config -> rules, data -> weights | eval | draw -> engine -> watch -> cli`
+//! `failure, geometry, nms, whole, page -> nasnet -> config -> rules, data -> weights | eval | draw -> network -> engine -> watch -> cli`
 //!
 //! # Legend
 //! The same letters and words are used in every file:
@@ -34,6 +34,7 @@ pub mod eval;
 pub mod failure;
 pub mod geometry;
 pub mod nasnet;
+pub mod network;
 pub mod nms;
 mod page;
 pub mod rules;

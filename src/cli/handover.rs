@@ -1,4 +1,5 @@
-//! Hands a command over to `detect-torch`, the program beside this one that links libtorch.
+//! Hands a command over to `detect-torch`, the program beside this one that links libtorch: training, and
+//! networks on a GPU or where `--engine torch` asks for it.
 //!
 //! `detect` itself does not link it: loading libtorch alone costs 0.4 s and 110 MiB.
 

@@ -1,19 +1,25 @@
-//! The command line: what can be typed, and the verbs that need no tensors.
+//! The command line: what can be typed, and every verb but `train`.
 //!
-//! Both programs parse with these types. `detect` runs the verbs here and hands the rest to
-//! `detect-torch`, which lies beside it (see [`handover`]).
+//! Both programs parse with these types and run these verbs, each with its own [`Engine`](engine::Engine).
+//! `detect` hands what its engine does not do to `detect-torch`, which lies beside it (see [`handover`]).
 
 #![expect(clippy::doc_markdown, reason = "these docs are the help texts")]
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts have defaults in brackets")]
 
 mod check;
+mod classify;
 mod convert;
 mod doctor;
 mod draw;
+pub mod engine;
 mod eval;
+mod features;
 pub mod handover;
+mod images;
 mod import;
 mod info;
+mod inputs;
+mod network_file;
 mod process;
 mod report;
 
@@ -22,8 +28,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::check::CheckArgs;
+pub use self::classify::ClassifyArgs;
 pub use self::convert::ConvertArgs;
 pub use self::draw::DrawArgs;
+pub use self::engine::RunOn;
+use self::engine::{Engine, EngineName, InferOn, Native};
+pub use self::features::FeaturesArgs;
+pub use self::images::DetectArgs;
 pub use self::process::finish;
 pub use self::report::ReportArgs;
 use crate::config::{Override, Pooling};
@@ -81,46 +92,6 @@ pub enum Command {
     Report(ReportArgs),
     /// Show what this installation has and what is missing
     Doctor(DoctorArgs),
-}
-
-/// Where and how a network runs.
-#[derive(Debug, Clone, Args)]
-pub struct RunOn {
-    /// auto, cpu or cuda:N; auto takes the first GPU where there is one
-    #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    pub device: String,
-    /// CPU threads of the network [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
-}
-
-/// `detect IMAGE...`
-#[derive(Debug, Clone, Args)]
-pub struct DetectArgs {
-    /// Image files, or folders of them
-    #[arg(value_name = "IMAGE|DIR", required = true)]
-    pub images: Vec<PathBuf>,
-    /// A model file, or the name of a shipped model [default: scenes]
-    #[arg(long, value_name = "FILE|NAME")]
-    pub weights: Option<String>,
-    /// Write annotated pictures into this folder
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Show detections with at least this score
-    #[arg(long, default_value_t = 0.3, value_parser = fraction)]
-    pub score: f32,
-    /// At most this many detections an image
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub max_detections: usize,
-    /// Images that go through the network together
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub batch: u16,
-    /// Print one JSON array and nothing else
-    #[arg(long)]
-    pub json: bool,
-    /// Where it runs.
-    #[command(flatten)]
-    pub run_on: RunOn,
 }
 
 /// `detect train`
@@ -233,7 +204,7 @@ pub struct EvalArgs {
     pub json: bool,
     /// Where it runs.
     #[command(flatten)]
-    pub run_on: RunOn,
+    pub on: InferOn,
 }
 
 /// Heading of the arguments that belong to the scoring of a results file.
@@ -275,29 +246,6 @@ pub struct ScoringArgs {
     /// Add curves, confusions and the kinds of errors to what is printed, and write all as a page here
     #[arg(long, help_heading = SCORING, value_name = "FILE", requires = "predictions")]
     pub html: Option<PathBuf>,
-}
-
-/// `detect classify`
-#[derive(Debug, Clone, Args)]
-pub struct ClassifyArgs {
-    /// Image files, or folders of them
-    #[arg(value_name = "IMAGE|DIR", required = true)]
-    pub images: Vec<PathBuf>,
-    /// A model file that holds a classifier
-    #[arg(long, value_name = "FILE")]
-    pub weights: String,
-    /// Show this many classes an image, the most probable first
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub top: u16,
-    /// Images that go through the network together
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub batch: u16,
-    /// Print one JSON array and nothing else
-    #[arg(long)]
-    pub json: bool,
-    /// Where it runs.
-    #[command(flatten)]
-    pub run_on: RunOn,
 }
 
 /// `detect info`
@@ -358,29 +306,6 @@ pub struct ImportArgs {
     pub json: bool,
 }
 
-/// `detect features`
-#[derive(Debug, Clone, Args)]
-pub struct FeaturesArgs {
-    /// A model file, a shipped model's name, or a state dict in timm's names
-    #[arg(long, value_name = "FILE|NAME")]
-    pub weights: String,
-    /// A .safetensors with `image` or `input` [N, 3, H, W], normalised; or an image
-    #[arg(long, value_name = "FILE")]
-    pub input: PathBuf,
-    /// The .safetensors to write
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
-    /// Wiring of a bare state dict [default: large when N = 6]
-    #[arg(long, value_enum, value_name = "WIRING")]
-    pub wiring: Option<Wiring>,
-    /// Pooling of a bare state dict [default: timm for 6@4032 with 1000 classes, else tf]
-    #[arg(long, value_enum, value_name = "POOLING")]
-    pub pooling: Option<Pooling>,
-    /// Where it runs.
-    #[command(flatten)]
-    pub run_on: RunOn,
-}
-
 /// `detect doctor`
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
@@ -403,30 +328,66 @@ fn fraction(text: &str) -> Result<f32, String> {
     }
 }
 
+/// One of the two programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// `detect`.
+    Detect,
+    /// `detect-torch`.
+    DetectTorch,
+}
+
 impl Cli {
-    /// Whether `detect-torch` has to do this.
-    pub fn needs_torch(&self) -> bool {
-        match &self.command {
-            None | Some(Command::Train(_) | Command::Features(_) | Command::Classify(_)) => true,
+    /// The program that does this.
+    ///
+    /// # Errors
+    /// Wrong usage: an engine that can't do it.
+    pub fn program(&self) -> anyhow::Result<Program> {
+        let on = match &self.command {
+            None => &self.detect.on,
+            Some(Command::Train(_)) => return Ok(Program::DetectTorch),
+            Some(Command::Features(args)) => &args.on,
+            Some(Command::Classify(args)) => &args.on,
             // Wrong usage is told without it.
-            Some(Command::Eval(args)) => args.annotations.is_none() && args.check().is_ok(),
+            Some(Command::Eval(args)) if args.annotations.is_none() && args.check().is_ok() => {
+                &args.on
+            }
             Some(
-                Command::Import(_)
+                Command::Eval(_)
+                | Command::Import(_)
                 | Command::Info(_)
                 | Command::Check(_)
                 | Command::Convert(_)
                 | Command::Draw(_)
                 | Command::Report(_)
                 | Command::Doctor(_),
-            ) => false,
-        }
+            ) => return Ok(Program::Detect),
+        };
+        Ok(match on.engine()? {
+            EngineName::Native => Program::Detect,
+            EngineName::Torch => Program::DetectTorch,
+        })
     }
 }
 
-/// Runs a verb that needs no tensors.
-pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
+/// Runs the program `detect`: does what it can do itself, and hands the rest to `detect-torch`.
+pub fn detect(cli: &Cli) -> anyhow::Result<Exit> {
+    match cli.program()? {
+        Program::Detect => run::<Native>(cli),
+        Program::DetectTorch => handover::to_torch(),
+    }
+}
+
+/// Runs any verb but `train`; networks run on the engine `E`.
+///
+/// # Panics
+/// Where asked to train.
+pub fn run<E: Engine>(cli: &Cli) -> anyhow::Result<Exit> {
     match &cli.command {
-        Some(Command::Eval(args)) => eval::run(args),
+        None => images::run::<E>(&cli.detect),
+        Some(Command::Eval(args)) => eval::run::<E>(args),
+        Some(Command::Classify(args)) => classify::run::<E>(args),
+        Some(Command::Features(args)) => features::run::<E>(args),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Check(args)) => match &args.fix {
@@ -437,8 +398,6 @@ pub fn run(cli: &Cli) -> anyhow::Result<Exit> {
         Some(Command::Draw(args)) => draw::run(args),
         Some(Command::Report(args)) => report::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
-        None | Some(Command::Train(_) | Command::Features(_) | Command::Classify(_)) => {
-            unreachable!("needs_torch() sends these to detect-torch")
-        }
+        Some(Command::Train(_)) => unreachable!("detect-torch trains"),
     }
 }

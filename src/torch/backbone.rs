@@ -112,6 +112,17 @@ impl NasNet {
         maps.into_iter().enumerate().map(|(i, map)| (name(i), raw(map))).collect()
     }
 
+    /// The last of them alone; the others are dropped as soon as nothing reads them.
+    ///
+    /// # Shapes
+    /// As [`Self::features`].
+    pub fn last(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let mut maps = self.stem(images, mode);
+        let cells = self.cells.len();
+        self.run(&mut maps, 0..cells, &[Map(cells)], mode);
+        maps.pop().flatten().expect("it was kept").raw
+    }
+
     /// The stem convolution in a list with a place for every map.
     fn stem(&self, images: &Tensor, mode: Mode) -> Vec<Option<Feature>> {
         let mut maps: Vec<Option<Feature>> = (0..=self.cells.len()).map(|_| None).collect();

@@ -1,4 +1,5 @@
-//! The half of `detect` that needs libtorch: the network as tensors, training and inference with it.
+//! The half of `detect` that needs libtorch: the network as tensors, training and inference with it. The verbs
+//! that only look at images are those of the library [`detect`], run with the engine of [`predict`].
 //!
 //! # Layers
 //! A module uses only modules to its left, and all of the library `detect`:

@@ -1,18 +1,23 @@
-//! A trained detector or classifier, ready for images.
+//! Trained networks of tensors, ready for images: the engine of `detect-torch`.
 
 use std::path::Path;
 
+use detect::cli::engine::{Described, Engine, EngineName, InferOn};
+use detect::config::{Cut, Head};
 use detect::data::loader::Batch;
+use detect::fail;
+use detect::failure::Exit;
 use detect::geometry::{Detection, Size};
-use detect::rules;
-use detect::weights::{ClassifierInfo, Contents, ModelInfo, WeightsError};
+use detect::{network, rules};
+use detect::weights::import::About;
+use detect::weights::{ClassifierInfo, Contents, ModelInfo, StoredTensor, WeightsError};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use crate::backbone::{Classifier, NasNet};
 use crate::detector::{FasterRcnn, Images, boxes};
 use crate::nn::Mode;
-use crate::weights;
+use crate::{device, weights};
 
 /// A detector with its weights and what its file says of it.
 #[derive(Debug)]
@@ -45,6 +50,16 @@ impl Model {
     }
 }
 
+impl network::DetectorModel for Model {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn detect(&self, batch: &Batch) -> Vec<Vec<Detection>> {
+        self.detect(batch)
+    }
+}
+
 /// A classifier with its weights and what its file says of it.
 #[derive(Debug)]
 pub struct ClassifierModel {
@@ -59,36 +74,160 @@ impl ClassifierModel {
     pub fn read(path: &Path, device: Device) -> Result<Self, WeightsError> {
         let contents = Contents::read(path)?;
         let info = ClassifierInfo::read_from(&contents, path)?;
-        let store = VarStore::new(device);
-        let network = Classifier::new(&store.root(), &info.backbone, info.classes.len());
-        weights::load(&store, &contents, "backbone.", path)?;
-        Ok(Self { info, network, store })
+        Self::new(info, &contents, path, device)
     }
 
-    /// A logit of each class for each of `images` prepared images.
-    ///
-    /// # Shapes
-    /// `pixels` are `[N, H, W, 3]` as the preprocessing gives them; the result is N lists of K.
-    pub fn logits(&self, pixels: &[f32], images: usize) -> Vec<Vec<f32>> {
-        if images == 0 {
+    /// The classifier `info` with the tensors `backbone.*` of `contents`, which came from `path`.
+    pub fn new(
+        info: ClassifierInfo,
+        contents: &Contents,
+        path: &Path,
+        device: Device,
+    ) -> Result<Self, WeightsError> {
+        let store = VarStore::new(device);
+        let network = Classifier::new(&store.root(), &info.backbone, info.classes.len());
+        weights::load(&store, contents, "backbone.", path)?;
+        Ok(Self { info, network, store })
+    }
+}
+
+impl network::ClassifierModel for ClassifierModel {
+    fn info(&self) -> &ClassifierInfo {
+        &self.info
+    }
+
+    fn logits(&self, images: network::Images<'_>) -> Vec<Vec<f32>> {
+        if images.count == 0 {
             return Vec::new();
         }
-        let pixels = prepared(pixels, images, self.info.preprocessing.image_size);
-        let mut maps = tch::no_grad(|| {
-            self.network.forward(&pixels.to_device(self.store.device()), Mode::Eval)
-        });
-        let (_, logits) = maps.pop().expect("the logits come last"); // [N, K]
+        let pixels = prepared(images).to_device(self.store.device());
+        let logits = tch::no_grad(|| self.network.logits(&pixels, Mode::Eval)); // [N, K]
         Vec::try_from(logits.to_device(Device::Cpu)).expect("logits are floats, [N, K]")
     }
 }
 
-/// Prepared images of one `size` as a tensor on the CPU.
-///
-/// # Shapes
-/// `pixels` are `[N, H, W, 3]`, to `[N, 3, H, W]` with channels innermost in memory.
-pub fn prepared(pixels: &[f32], images: usize, size: Size) -> Tensor {
-    let shape = [images as i64, size.height as i64, size.width as i64, 3];
-    Tensor::from_slice(pixels).reshape(shape).permute([0, 3, 1, 2])
+/// A featurizer, with its classifier where the file has one.
+#[derive(Debug)]
+enum Featurizer {
+    Whole(Classifier),
+    Headless(NasNet),
+}
+
+/// A featurizer with its weights.
+#[derive(Debug)]
+pub struct Features {
+    network: Featurizer,
+    store: VarStore,
+}
+
+impl Features {
+    /// The featurizer of what `about` describes, with the tensors `backbone.*` of `contents`, which came
+    /// from `path`.
+    pub fn new(
+        about: &About,
+        mut contents: Contents,
+        path: &Path,
+        device: Device,
+    ) -> Result<Self, WeightsError> {
+        let store = VarStore::new(device);
+        let root = store.root();
+        let network = match about {
+            About::Classifier(info) => {
+                Featurizer::Whole(Classifier::new(&root, &info.backbone, info.classes.len()))
+            }
+            About::Detector(info) => {
+                let detector = &info.config.detector;
+                let with_tail = detector.head == Head::Tail;
+                let section = &info.config.backbone;
+                Featurizer::Headless(NasNet::new(&root, section, detector.cut, with_tail))
+            }
+            About::Featurizer(section) => {
+                Featurizer::Headless(NasNet::new(&root, section, Cut::Last, true))
+            }
+        };
+        contents.tensors.retain(|name, _| name.starts_with("backbone."));
+        weights::load(&store, &contents, "backbone.", path)?;
+        Ok(Self { network, store })
+    }
+}
+
+impl network::FeatureModel for Features {
+    fn maps(&self, images: network::Images<'_>) -> Vec<(String, StoredTensor)> {
+        let images = prepared(images).to_device(self.store.device());
+        let maps = tch::no_grad(|| match &self.network {
+            Featurizer::Whole(classifier) => classifier.forward(&images, Mode::Eval),
+            Featurizer::Headless(features) => features.features(&images, Mode::Eval),
+        });
+        maps.into_iter().map(|(name, map)| (name, weights::to_stored(&map))).collect()
+    }
+
+    fn last(&self, images: network::Images<'_>) -> StoredTensor {
+        let images = prepared(images).to_device(self.store.device());
+        let last = tch::no_grad(|| match &self.network {
+            Featurizer::Whole(classifier) => classifier.logits(&images, Mode::Eval),
+            Featurizer::Headless(features) => features.last(&images, Mode::Eval),
+        });
+        weights::to_stored(&last)
+    }
+}
+
+/// libtorch on a device.
+#[derive(Debug, Clone, Copy)]
+pub struct Torch(Device);
+
+impl Engine for Torch {
+    type Detector = Model;
+    type Classifier = ClassifierModel;
+    type Features = Features;
+
+    fn start(on: &InferOn) -> anyhow::Result<Self> {
+        if on.engine == Some(EngineName::Native) {
+            return fail!(Exit::Usage, "detect-torch has no engine but torch: call `detect`");
+        }
+        Ok(Self(device::choose(&on.run_on)?))
+    }
+
+    fn describe(&self) -> Described {
+        Described {
+            name: EngineName::Torch,
+            with: format!("libtorch {}", env!("DETECT_LIBTORCH_VERSION")),
+            device: device::name(self.0),
+            threads: tch::get_num_threads() as usize,
+        }
+    }
+
+    fn detector(&self, path: &Path) -> Result<Model, WeightsError> {
+        Model::read(path, self.0)
+    }
+
+    fn classifier(&self, path: &Path) -> Result<ClassifierModel, WeightsError> {
+        ClassifierModel::read(path, self.0)
+    }
+
+    fn classifier_of(
+        &self,
+        info: ClassifierInfo,
+        contents: Contents,
+        path: &Path,
+    ) -> Result<ClassifierModel, WeightsError> {
+        ClassifierModel::new(info, &contents, path, self.0)
+    }
+
+    fn features(
+        &self,
+        about: About,
+        contents: Contents,
+        path: &Path,
+    ) -> Result<Features, WeightsError> {
+        Features::new(&about, contents, path, self.0)
+    }
+}
+
+/// Prepared images as a tensor on the CPU: `[N, 3, H, W]` with channels innermost in memory.
+fn prepared(images: network::Images<'_>) -> Tensor {
+    let Size { height, width } = images.size;
+    let shape = [images.count as i64, height as i64, width as i64, 3];
+    Tensor::from_slice(images.pixels).reshape(shape).permute([0, 3, 1, 2])
 }
 
 /// A batch of the loader on `device`.

@@ -157,6 +157,16 @@ pub struct StoredTensor {
 }
 
 impl StoredTensor {
+    /// 32-bit numbers as they will lie in a file.
+    ///
+    /// # Panics
+    /// If there are not as many as the sides say.
+    pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "numbers of {shape:?}");
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { element: Element::F32, shape, bytes }
+    }
+
     /// Whether no element is an infinity or not a number.
     pub fn is_finite(&self) -> bool {
         // These have an exponent of ones, whatever the rest says.
@@ -268,6 +278,12 @@ mod tests {
             tensors: [("a.weight".to_owned(), tensor)].into(),
             metadata: [("k".to_owned(), "v".to_owned())].into(),
         }
+    }
+
+    #[test]
+    fn numbers_lie_in_a_file_as_they_are() {
+        let tensor = StoredTensor::from_f32(vec![2, 1], &[1.5, -2.]);
+        assert_eq!(tensor, sample().tensors["a.weight"]);
     }
 
     #[test]

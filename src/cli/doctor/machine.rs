@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::engine::instruction_set;
 use crate::watch::machine::kib;
 pub(super) use crate::watch::machine::{answer, nvidia_smi};
 
@@ -18,14 +19,19 @@ pub(super) fn cpu() -> Finding {
         let (avx2, avx512) =
             (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("avx512f"));
         let no = |has| if has { "" } else { "no " };
-        let found = format!("{cores} cores, {}AVX2, {}AVX-512", no(avx2), no(avx512));
+        let found = format!(
+            "{cores} cores, {}AVX2, {}AVX-512; the native engine uses {}",
+            no(avx2),
+            no(avx512),
+            instruction_set()
+        );
         if !avx2 {
             return Finding::warn("CPU", found, "networks run slowly; use a CPU with AVX2");
         }
         Finding::ok("CPU", found)
     }
     #[cfg(not(target_arch = "x86_64"))]
-    Finding::ok("CPU", format!("{cores} cores"))
+    Finding::ok("CPU", format!("{cores} cores; the native engine uses {}", instruction_set()))
 }
 
 /// `meminfo` is the text of /proc/meminfo, `limit` that of the control group's memory.max.

@@ -79,8 +79,18 @@ impl Classifier {
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Vec<(String, Tensor)> {
         let mut maps = self.features.features(images, mode);
         let last = &maps.last().expect("there is a stem").1;
-        let pooled = last.relu().mean_dim([2, 3].as_slice(), false, None::<Kind>); // [N, F]
-        maps.push(("logits".into(), self.last_linear.forward(&pooled)));
+        maps.push(("logits".into(), self.classify(last)));
         maps
+    }
+
+    /// The logits alone, `[N, classes]`, in less memory.
+    pub fn logits(&self, images: &Tensor, mode: Mode) -> Tensor {
+        self.classify(&self.features.last(images, mode))
+    }
+
+    /// The logits of the last map.
+    fn classify(&self, last: &Tensor) -> Tensor {
+        let pooled = last.relu().mean_dim([2, 3].as_slice(), false, None::<Kind>); // [N, F]
+        self.last_linear.forward(&pooled)
     }
 }

@@ -10,10 +10,10 @@ pub use detect::watch::record::Record as Metrics;
 use detect::{watch, whole};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tch::Device;
 
 use super::Setup;
 use super::checkpoint::State;
+use crate::device;
 use crate::precision::Precision;
 
 /// A bar on stderr; lines where that is no terminal.
@@ -23,7 +23,7 @@ pub fn bar(total: usize, done: usize, unit: &'static str) -> Progress {
 
 /// The line of the record that says what begins, or goes on, and on what.
 pub(super) fn start_line(setup: &Setup, state: &State) -> Value {
-    let Setup { config, train, val, device, .. } = setup;
+    let Setup { config, train, val, device: on, .. } = setup;
     // A report may be asked for in another folder.
     let data = std::path::absolute(&train.root).unwrap_or_else(|_| train.root.clone());
     json!({
@@ -36,14 +36,11 @@ pub(super) fn start_line(setup: &Setup, state: &State) -> Value {
         "images": train.images.len(),
         "val": val.as_ref().map(|val| &val.split),
         "val_images": val.as_ref().map(|val| val.images.len()),
-        "device": match device {
-            Device::Cuda(index) => format!("cuda:{index}"),
-            other => format!("{other:?}").to_lowercase(),
-        },
-        "precision": Precision::on(config.train.precision, *device).name(),
+        "device": device::name(*on),
+        "precision": Precision::on(config.train.precision, *on).name(),
         "threads": tch::get_num_threads(),
         "versions": { "detect": env!("CARGO_PKG_VERSION"), "libtorch": env!("DETECT_LIBTORCH_VERSION") },
-        "machine": machine::describe(device.is_cuda()),
+        "machine": machine::describe(on.is_cuda()),
     })
 }
 

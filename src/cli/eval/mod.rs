@@ -1,5 +1,7 @@
 //! `detect eval --annotations GT.json --predictions DT.json`: the evaluator alone; and which arguments of
-//! `detect eval` go together.
+//! `detect eval` go together. A model is scored in `model`.
+
+mod model;
 
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -7,7 +9,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::{EvalArgs, ScoringArgs, Task};
+use super::engine::Engine;
+use super::{EvalArgs, ScoringArgs, Task, classify};
 use crate::eval::analysis::compare::{Bootstrap, compare};
 use crate::eval::analysis::html::{Page, html};
 use crate::eval::analysis::{Options, analyse, report as words};
@@ -54,8 +57,16 @@ impl EvalArgs {
     }
 }
 
-pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
+pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
     args.check()?;
+    match args.task {
+        Task::Classification => classify::evaluate::<E>(args),
+        Task::Detection if args.annotations.is_none() => model::run::<E>(args),
+        Task::Detection => run_files(args),
+    }
+}
+
+fn run_files(args: &EvalArgs) -> anyhow::Result<Exit> {
     let (Some(annotations), Some(predictions)) = (&args.annotations, &args.predictions) else {
         return crate::fail!(
             Exit::Usage,
@@ -63,7 +74,7 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         );
     };
     let settings = args.scoring.settings()?;
-    if let Some(threads) = args.run_on.threads {
+    if let Some(threads) = args.on.run_on.threads {
         // Fails where the threads are running already, which only a test does.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
     }

@@ -3,11 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::data::image::{self, EXTENSIONS, Rgb};
+use crate::failure::Exit;
+use crate::watch::progress::Progress;
 use anyhow::Context as _;
-use detect::data::image::{self, EXTENSIONS, Rgb};
-use detect::failure::Exit;
-
-use crate::train::log::{self, Progress};
 
 /// The name that stands for standard input.
 pub(super) const STDIN: &str = "-";
@@ -34,7 +33,7 @@ impl Inputs {
             }
         }
         let total = files.len();
-        let bar = if total < 2 { Progress::hidden() } else { log::bar(total, 0, "images") };
+        let bar = if total < 2 { Progress::hidden() } else { Progress::start(total, 0, "images") };
         Self { files: files.into_iter(), total, failed, bar }
     }
 

@@ -2,41 +2,67 @@
 //! over images whose classes are known.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use detect::cli::{ClassifyArgs, EvalArgs};
-use detect::data::ImageFolder;
-use detect::data::image::{ImageError, Rgb};
-use detect::data::image_folder::FolderImage;
-use detect::eval::classification::{Tally, image_json, image_text, ranked};
-use detect::fail;
-use detect::failure::{Exit, OrExit as _};
-use detect::weights::model;
+use clap::Args;
 use serde_json::{Value, json};
 
+use super::EvalArgs;
+use super::engine::{Engine, InferOn};
 use super::inputs::Inputs;
-use crate::device;
-use crate::predict::ClassifierModel;
-use crate::train::log;
+use crate::data::ImageFolder;
+use crate::data::image::{ImageError, Rgb};
+use crate::data::image_folder::FolderImage;
+use crate::eval::classification::{Tally, image_json, image_text, ranked};
+use crate::failure::{Exit, OrExit as _};
+use crate::network::{ClassifierModel as _, Images};
+use crate::watch::progress::Progress;
+use crate::weights::model;
 
 /// Places that matter for the score.
 const PLACES: usize = 5;
 /// Batches that are prepared while the network is at work.
 const PREFETCH: usize = 2;
 
-pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<Exit> {
-    let device = device::choose(&args.run_on)?;
+/// `detect classify`
+#[derive(Debug, Clone, Args)]
+pub struct ClassifyArgs {
+    /// Image files, or folders of them
+    #[arg(value_name = "IMAGE|DIR", required = true)]
+    pub images: Vec<PathBuf>,
+    /// A model file that holds a classifier
+    #[arg(long, value_name = "FILE")]
+    pub weights: String,
+    /// Show this many classes an image, the most probable first
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub top: u16,
+    /// Images that go through the network together
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Print one JSON array and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Where it runs.
+    #[command(flatten)]
+    pub on: InferOn,
+}
+
+pub(super) fn run<E: Engine>(args: &ClassifyArgs) -> anyhow::Result<Exit> {
+    let engine = E::start(&args.on)?;
     let path = model::resolve(Some(&args.weights)).or_exit(Exit::Weights)?;
-    let model = ClassifierModel::read(&path, device).or_exit(Exit::Weights)?;
+    let model = engine.classifier(&path).or_exit(Exit::Weights)?;
+    let info = model.info();
+    let size = info.preprocessing.image_size;
     let mut inputs = Inputs::new(&args.images);
     let mut entries = Vec::new();
     while let Some(images) = inputs.next(args.batch.into()) {
         let pictures: Vec<&Rgb> = images.iter().map(|(_, image)| image).collect();
-        let logits = model.logits(&model.info.preprocessing.apply(&pictures), pictures.len());
+        let pixels = info.preprocessing.apply(&pictures);
+        let logits = model.logits(Images { pixels: &pixels, count: pictures.len(), size });
         for ((file, image), logits) in images.iter().zip(logits) {
             let found = ranked(&logits, args.top.into());
-            let classes = &model.info.classes;
+            let classes = &info.classes;
             if args.json {
                 entries.push(image_json(file, image.size, &found, classes));
             } else {
@@ -52,15 +78,19 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-pub(super) fn evaluate(args: &EvalArgs) -> anyhow::Result<Exit> {
+pub(super) fn evaluate<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
     let (Some(data), Some(weights)) = (&args.data, &args.weights) else {
-        return fail!(Exit::Usage, "--task classification needs --data DIR and --weights FILE");
+        return crate::fail!(
+            Exit::Usage,
+            "--task classification needs --data DIR and --weights FILE"
+        );
     };
-    let device = device::choose(&args.run_on)?;
+    let engine = E::start(&args.on)?;
     let path = model::resolve(Some(weights)).or_exit(Exit::Weights)?;
-    let model = ClassifierModel::read(&path, device).or_exit(Exit::Weights)?;
+    let model = engine.classifier(&path).or_exit(Exit::Weights)?;
+    let info = model.info();
     let folder = ImageFolder::open(data).or_exit(Exit::Data)?;
-    let labels = folder.match_classes(&model.info.classes).or_exit(Exit::Usage)?;
+    let labels = folder.match_classes(&info.classes).or_exit(Exit::Usage)?;
     tracing::info!(
         "{} on {} images of {} classes in {}",
         path.display(),
@@ -68,12 +98,12 @@ pub(super) fn evaluate(args: &EvalArgs) -> anyhow::Result<Exit> {
         folder.classes.len(),
         folder.root.display()
     );
-    let bar = log::bar(folder.images.len(), 0, "images");
-    let mut tally = Tally::new(model.info.classes.len());
+    let bar = Progress::start(folder.images.len(), 0, "images");
+    let mut tally = Tally::new(info.classes.len());
     let mut failed = 0;
     std::thread::scope(|scope| {
         let (sender, batches) = mpsc::sync_channel(PREFETCH);
-        let form = &model.info.preprocessing;
+        let form = &info.preprocessing;
         let images = &folder.images;
         scope.spawn(move || {
             for chunk in images.chunks(args.batch.into()) {
@@ -102,7 +132,9 @@ pub(super) fn evaluate(args: &EvalArgs) -> anyhow::Result<Exit> {
                     }
                 }
             }
-            for (label, logits) in known.iter().zip(model.logits(&pixels, known.len())) {
+            let size = form.image_size;
+            let logits = model.logits(Images { pixels: &pixels, count: known.len(), size });
+            for (label, logits) in known.iter().zip(logits) {
                 let places: Vec<usize> = ranked(&logits, PLACES).iter().map(|r| r.index).collect();
                 tally.add(*label, &places);
             }
@@ -112,12 +144,12 @@ pub(super) fn evaluate(args: &EvalArgs) -> anyhow::Result<Exit> {
     bar.finish_and_clear();
     let mut out = std::io::stdout().lock();
     if args.json {
-        let mut value = tally.json(&model.info.classes);
+        let mut value = tally.json(&info.classes);
         value["weights"] = json!(path.display().to_string());
         value["data"] = json!(folder.root.display().to_string());
         writeln!(out, "{value:#}")?;
     } else {
-        write!(out, "{}", tally.table(&model.info.classes))?;
+        write!(out, "{}", tally.table(&info.classes))?;
     }
     Ok(if failed == 0 { Exit::Done } else { Exit::SomeInputsFailed })
 }

@@ -5,29 +5,60 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use detect::cli::DetectArgs;
-use detect::data::image::Rgb;
-use detect::data::{Category, loader};
-use detect::draw::{self, Labelled};
-use detect::failure::{Exit, OrExit as _};
-use detect::geometry::Detection;
-use detect::weights::model;
+use clap::Args;
 use serde_json::{Value, json};
 
+use super::engine::{Engine, InferOn};
+use super::fraction;
 use super::inputs::{Inputs, STDIN};
-use crate::device;
-use crate::predict::Model;
-use crate::train::log::Progress;
+use crate::data::image::Rgb;
+use crate::data::{Category, loader};
+use crate::draw::{self, Labelled};
+use crate::failure::{Exit, OrExit as _};
+use crate::geometry::Detection;
+use crate::network::DetectorModel as _;
+use crate::watch::progress::Progress;
+use crate::weights::model;
 
-pub(super) fn run(args: &DetectArgs) -> anyhow::Result<Exit> {
-    let device = device::choose(&args.run_on)?;
+/// `detect IMAGE...`
+#[derive(Debug, Clone, Args)]
+pub struct DetectArgs {
+    /// Image files, or folders of them
+    #[arg(value_name = "IMAGE|DIR", required = true)]
+    pub images: Vec<PathBuf>,
+    /// A model file, or the name of a shipped model [default: scenes]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub weights: Option<String>,
+    /// Write annotated pictures into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Show detections with at least this score
+    #[arg(long, default_value_t = 0.3, value_parser = fraction)]
+    pub score: f32,
+    /// At most this many detections an image
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub max_detections: usize,
+    /// Images that go through the network together
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Print one JSON array and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Where it runs.
+    #[command(flatten)]
+    pub on: InferOn,
+}
+
+pub(super) fn run<E: Engine>(args: &DetectArgs) -> anyhow::Result<Exit> {
+    let engine = E::start(&args.on)?;
     let path = model::resolve(args.weights.as_deref()).or_exit(Exit::Weights)?;
-    let model = Model::read(&path, device).or_exit(Exit::Weights)?;
+    let model = engine.detector(&path).or_exit(Exit::Weights)?;
+    let info = model.info();
     if args.weights.is_none() {
         tracing::info!(
             "using the shipped model '{}', which knows {}; for COCO's 80 classes import the published detector (detect import faster_rcnn_nas_coco_2018_01_28 --out nas.safetensors, see docs/published.md) and add --weights nas.safetensors",
             model::DEFAULT_MODEL,
-            names(&model.info.categories)
+            names(&info.categories)
         );
     }
     if let Some(out) = &args.out {
@@ -36,16 +67,12 @@ pub(super) fn run(args: &DetectArgs) -> anyhow::Result<Exit> {
             .or_exit(Exit::Output)?;
     }
     let mut inputs = Inputs::new(&args.images);
-    let mut output = Output {
-        args,
-        categories: &model.info.categories,
-        taken: HashSet::new(),
-        json: Vec::new(),
-    };
+    let mut output =
+        Output { args, categories: &info.categories, taken: HashSet::new(), json: Vec::new() };
     while let Some(images) = inputs.next(args.batch.into()) {
         if !images.is_empty() {
             let pixels: Vec<&Rgb> = images.iter().map(|(_, image)| image).collect();
-            let batch = loader::prepare(&pixels, &model.info.config.input);
+            let batch = loader::prepare(&pixels, &info.config.input);
             for ((file, image), mut found) in images.iter().zip(model.detect(&batch)) {
                 found.retain(|d| d.score >= args.score);
                 found.truncate(args.max_detections);

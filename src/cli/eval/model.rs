@@ -4,55 +4,60 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use detect::cli::EvalArgs;
-use detect::config::Loader;
-use detect::data::{Dataset, coco, layout};
-use detect::eval::{report, submission};
-use detect::fail;
-use detect::failure::{Exit, OrExit as _, with_exit};
-use detect::weights::model;
-use detect::whole;
 use serde_json::json;
 
-use crate::predict::Model;
-use crate::train::log;
-use crate::{device, evaluate};
+use crate::cli::EvalArgs;
+use crate::cli::engine::Engine;
+use crate::config::Loader;
+use crate::data::{Dataset, coco, layout};
+use crate::eval::{over_split, report, submission};
+use crate::failure::{Exit, OrExit as _, with_exit};
+use crate::network::DetectorModel as _;
+use crate::watch::progress::Progress;
+use crate::weights::{ModelInfo, model};
+use crate::whole;
 
-pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
+pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
     let Some(split) = &args.split else {
-        return fail!(Exit::Usage, "which split? For example: detect eval --split val");
+        return crate::fail!(Exit::Usage, "which split? For example: detect eval --split val");
     };
     let without_truth = layout::is_test_dev(split);
     if without_truth && args.out.is_none() {
-        return fail!(
+        return crate::fail!(
             Exit::Usage,
             "the truth of {split} is not public, so that there is nothing to score: add --out DIR for the archive that COCO's servers take"
         );
     }
-    let device = device::choose(&args.run_on)?;
+    let engine = E::start(&args.on)?;
     let root = args.data.clone().unwrap_or_else(coco::default_root);
     let dataset = Arc::new(Dataset::open(&root, split).or_exit(Exit::Data)?);
     let path = model::resolve(args.weights.as_deref()).or_exit(Exit::Weights)?;
-    let model = Model::read(&path, device).or_exit(Exit::Weights)?;
-    check_categories(&model, &dataset)?;
+    let model = engine.detector(&path).or_exit(Exit::Weights)?;
+    let info = model.info();
+    check_categories(info, &dataset)?;
     tracing::info!(
         "{} on {} images of '{split}'; detections with a score above {}",
         path.display(),
         dataset.images.len(),
-        model.info.config.roi.score_floor
+        info.config.roi.score_floor
     );
-    let reading = evaluate::Reading {
-        input: &model.info.config.input,
+    let reading = over_split::Reading {
+        input: &info.config.input,
         batch: args.batch.into(),
         loader: &Loader { threads: 1, prefetch: 4 },
     };
-    let bar = log::bar(dataset.images.len(), 0, "images");
-    let run =
-        evaluate::run(model.network(), &model.info.categories, &dataset, reading, device, |n| {
+    let bar = Progress::start(dataset.images.len(), 0, "images");
+    let run = over_split::run(
+        |batch| model.detect(batch),
+        &info.categories,
+        &dataset,
+        reading,
+        |n| {
             bar.inc(n as u64);
             std::ops::ControlFlow::Continue(())
-        })
-        .map_err(|e| with_exit(e.exit(), e.into()))?;
+        },
+    )
+    .map_err(|e| with_exit(e.exit(), e.into()))?;
     bar.finish_and_clear();
     for error in &run.failed {
         tracing::error!("{error}; it counts as an image without detections");
@@ -80,7 +85,7 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
                 "detections": run.results.len(),
                 "submission": archive.display().to_string(),
                 "weights": path.display().to_string(),
-                "score_floor": model.info.config.roi.score_floor,
+                "score_floor": info.config.roi.score_floor,
                 "failed_images": run.failed.len(),
             });
             writeln!(out, "{value:#}")?;
@@ -96,13 +101,13 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
         }
         return Ok(exit);
     }
-    let evaluation = evaluate::score(&dataset, run.results)?;
+    let evaluation = over_split::score(&dataset, run.results)?;
     if args.json {
         let mut value = report::json(&evaluation);
         value["split"] = json!(split);
         value["image_ids_sha256"] = json!(dataset.image_ids_sha256());
         value["weights"] = json!(path.display().to_string());
-        value["score_floor"] = json!(model.info.config.roi.score_floor);
+        value["score_floor"] = json!(info.config.roi.score_floor);
         value["failed_images"] = json!(run.failed.len());
         writeln!(out, "{value:#}")?;
     } else {
@@ -119,14 +124,14 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<Exit> {
 }
 
 /// A model none of whose categories is in the data scores 0 for a reason that should be said.
-fn check_categories(model: &Model, dataset: &Dataset) -> anyhow::Result<()> {
+fn check_categories(model: &ModelInfo, dataset: &Dataset) -> anyhow::Result<()> {
     let known = |id: i64| dataset.categories.iter().find(|c| c.id == id);
     let names = |categories: &[coco::Category]| {
         let names: Vec<String> =
             categories.iter().take(12).map(|c| format!("{} {}", c.id, c.name)).collect();
         names.join(", ")
     };
-    let shared = model.info.categories.iter().filter_map(|c| Some((c, known(c.id)?)));
+    let shared = model.categories.iter().filter_map(|c| Some((c, known(c.id)?)));
     let mut any = false;
     for (of_model, of_data) in shared {
         any |= of_model.name == of_data.name;
@@ -142,10 +147,10 @@ fn check_categories(model: &Model, dataset: &Dataset) -> anyhow::Result<()> {
     if any {
         return Ok(());
     }
-    fail!(
+    crate::fail!(
         Exit::Usage,
         "the model knows none of the categories of this data set.\n  model: {}\n  data:  {}\nTrain a model on this data (detect train --data {}), or choose another with --weights",
-        names(&model.info.categories),
+        names(&model.categories),
         names(&dataset.categories),
         dataset.root.display()
     )

@@ -1,0 +1,65 @@
+//! Files that hold any network: `--weights` of `features` and `bench`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::Pooling;
+use crate::failure::{Exit, OrExit as _};
+use crate::nasnet::Wiring;
+use crate::weights::import::{self, About, Settings};
+use crate::weights::{ClassifierInfo, Contents, ModelInfo, SafetensorsFile, classifier, model};
+
+/// The file that `weights` means: a path, which may be that of a TensorFlow checkpoint, or the name of a
+/// shipped model.
+pub(super) fn resolve(weights: &str) -> anyhow::Result<PathBuf> {
+    let given = Path::new(weights);
+    if given.exists() || given.with_extension("ckpt.index").exists() {
+        return Ok(given.to_owned());
+    }
+    model::resolve(Some(weights)).or_exit(Exit::Weights)
+}
+
+/// What the file says of itself, where it is a model file of ours.
+pub(super) fn description(path: &Path) -> Option<BTreeMap<String, String>> {
+    let file = SafetensorsFile::open(path).ok()?;
+    file.metadata().contains_key("format").then(|| file.metadata().clone())
+}
+
+/// The file's tensors in our names and what it is: a model file of ours, or any that `detect import`
+/// takes, of which `wiring` and `pooling` say what it can't.
+pub(super) fn read(
+    path: &Path,
+    wiring: Option<Wiring>,
+    pooling: Option<Pooling>,
+) -> anyhow::Result<(Contents, About)> {
+    if let Some(description) = description(path) {
+        if wiring.is_some() || pooling.is_some() {
+            return crate::fail!(
+                Exit::Usage,
+                "--wiring and --pooling are for files without a description; {} says both itself",
+                path.display()
+            );
+        }
+        let contents = Contents::read(path).or_exit(Exit::Weights)?;
+        let about = if classifier::is_classifier(&description) {
+            let info = ClassifierInfo::read_from(&contents, path).or_exit(Exit::Weights)?;
+            About::Classifier(Box::new(info))
+        } else {
+            let info = ModelInfo::read_from(&contents, path).or_exit(Exit::Weights)?;
+            About::Detector(Box::new(info))
+        };
+        return Ok((contents, about));
+    }
+    let mut source = import::open(path).or_exit(Exit::Weights)?;
+    let settings = Settings { wiring, pooling, ..Settings::default() };
+    let imported = import::import(source.as_mut(), None, &settings, path).or_exit(Exit::Weights)?;
+    let backbone = imported.about.backbone();
+    tracing::info!(
+        "{}: {}, {:?} wiring, {:?} pooling",
+        imported.layout.title(),
+        backbone.name,
+        backbone.wiring,
+        backbone.pooling
+    );
+    Ok((imported.contents, imported.about))
+}
