@@ -51,8 +51,8 @@ fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
 #[test]
 fn help_texts() {
     let verbs = [
-        "", "train", "eval", "classify", "info", "import", "features", "check", "convert", "draw",
-        "report", "doctor",
+        "", "train", "eval", "classify", "info", "import", "features", "bench", "check", "convert",
+        "draw", "report", "doctor",
     ];
     for verb in verbs {
         let args: Vec<&str> = [verb, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
@@ -102,6 +102,32 @@ fn wrong_usage_ends_with_2_and_says_what() {
     assert_refused(&["info", "nasnet-a-6@4032", "--classes", "0"], 2, &["at least 1"]);
     assert_refused(&["info", "nasnet-a-6@4032", "--image-size", "2"], 2, &["at least 3 pixels"]);
     assert_refused(&["info", "nasnet-a-6@4032", "--image-size", "huge"], 2, &["huge"]);
+}
+
+#[test]
+fn the_native_engine_is_for_cpus() {
+    let verbs: [&[&str]; 5] = [&["photo.jpg"], CLASSIFY, SCORE, &["bench"], FEATURES];
+    for verb in verbs {
+        let gpu = [verb, &["--engine", "native", "--device", "cuda:1"]].concat();
+        assert_refused(&gpu, 2, &["--engine native is for CPUs", "--device cuda:1"]);
+        let neither = [verb, &["--engine", "abacus"]].concat();
+        assert_refused(&neither, 2, &["'abacus'", "native, torch"]);
+        assert_refused(&[verb, &["--device", "gpu"]].concat(), 2, &["--device gpu: expected auto"]);
+    }
+    assert_refused(&["train", "--engine", "native"], 2, &["unexpected argument '--engine'"]);
+}
+
+#[test]
+fn wrong_usage_of_bench_is_told() {
+    let native = |args: &[&'static str]| [&["bench", "--engine", "native"], args].concat();
+    let both = ["--weights", "w", "--backbone", "nasnet-a-4@1056"];
+    assert_refused(&native(&both), 2, &["cannot be used with"]);
+    assert_refused(&native(&["--runs", "0"]), 2, &["--runs"]);
+    assert_refused(&native(&["--batch", "0"]), 2, &["--batch"]);
+    assert_refused(&native(&["--image-size", "2"]), 2, &["at least 3 pixels"]);
+    assert_refused(&native(&["--backbone", "resnet50"]), 2, &["'resnet50' is not a backbone"]);
+    assert_refused(&native(&["--backbone", "nasnet-own-4@96"]), 2, &["the file that holds them"]);
+    assert_refused(&native(&["--weights", "w"]), 4, &["shipped"]);
 }
 
 #[test]
@@ -290,6 +316,8 @@ fn a_closed_pipe_is_no_failure() {
 const CLASSIFY: &[&str] = &["classify", "x.jpg", "--weights", "w"];
 const SCORE: &[&str] = &["eval", "--task", "classification", "--data", "d", "--weights", "w"];
 
+const FEATURES: &[&str] = &["features", "--weights", "w", "--input", "x.jpg", "--out", "y"];
+
 #[test]
 fn without_its_other_program_it_says_what_is_missing() {
     // A link, not a copy: a file that was just written may be open still in a process that another
@@ -297,6 +325,14 @@ fn without_its_other_program_it_says_what_is_missing() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let alone = folder.path().join("detect");
     fs::hard_link(env!("CARGO_BIN_EXE_detect"), &alone).unwrap();
+    let eval = &["eval", "--split", "val"][..];
+    let named = [&["photo.jpg"][..], eval, CLASSIFY, SCORE, FEATURES, &["bench"]]
+        .map(|args| [args, &["--engine", "torch"]].concat());
+    for args in named.iter().map(Vec::as_slice).chain([&["bench", "--device", "cuda"][..]]) {
+        let said = Said::from(command(&alone).args(args).output().unwrap());
+        assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{args:?}: {said:?}");
+        assert!(said.stderr.contains("detect-torch, which is not there"), "{}", said.stderr);
+    }
     for args in [&["photo.jpg"][..], &["train"], &["eval", "--split", "val"], CLASSIFY, SCORE] {
         let said = Said::from(command(&alone).args(args).output().unwrap());
         assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{args:?}: {said:?}");

@@ -6,6 +6,7 @@
 #![expect(clippy::doc_markdown, reason = "these docs are the help texts")]
 #![allow(rustdoc::broken_intra_doc_links, reason = "help texts have defaults in brackets")]
 
+mod bench;
 mod check;
 mod classify;
 mod convert;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::bench::BenchArgs;
 pub use self::check::CheckArgs;
 pub use self::classify::ClassifyArgs;
 pub use self::convert::ConvertArgs;
@@ -82,6 +84,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Write every named intermediate of a featurizer
     Features(FeaturesArgs),
+    /// Time a network
+    Bench(BenchArgs),
     /// Look for mistakes in a COCO-form data set, and repair them in a copy
     Check(CheckArgs),
     /// Turn a VOC, YOLO, CSV or COCO data set into a COCO-form one
@@ -348,6 +352,7 @@ impl Cli {
             Some(Command::Train(_)) => return Ok(Program::DetectTorch),
             Some(Command::Features(args)) => &args.on,
             Some(Command::Classify(args)) => &args.on,
+            Some(Command::Bench(args)) => &args.on,
             // Wrong usage is told without it.
             Some(Command::Eval(args)) if args.annotations.is_none() && args.check().is_ok() => {
                 &args.on
@@ -388,6 +393,7 @@ pub fn run<E: Engine>(cli: &Cli) -> anyhow::Result<Exit> {
         Some(Command::Eval(args)) => eval::run::<E>(args),
         Some(Command::Classify(args)) => classify::run::<E>(args),
         Some(Command::Features(args)) => features::run::<E>(args),
+        Some(Command::Bench(args)) => bench::run::<E>(args),
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Check(args)) => match &args.fix {

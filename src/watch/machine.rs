@@ -18,6 +18,12 @@ pub fn resident_mib() -> Option<f64> {
     Some(kib as f64 / KIB_A_MIB)
 }
 
+/// The most memory that this process has held (resident) at any time, in MiB; `None` as above.
+pub fn peak_mib() -> Option<f64> {
+    let kib = kib(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM")?;
+    Some(kib as f64 / KIB_A_MIB)
+}
+
 /// Memory that could be taken now without swapping, in MiB; `None` where the system does not tell.
 pub fn available_mib() -> Option<f64> {
     let kib = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")?;
@@ -133,6 +139,7 @@ mod tests {
         let before = resident_mib().unwrap();
         let taken = vec![1_u8; 64 << 20];
         let after = resident_mib().unwrap();
+        assert!(peak_mib().unwrap() >= after);
         // Tests beside this one take and free memory too.
         assert!(
             after > before + 32.,

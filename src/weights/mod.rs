@@ -9,6 +9,7 @@ pub mod label_map;
 pub mod model;
 pub mod pickle;
 pub mod pipeline;
+pub mod random;
 pub mod safetensors_file;
 pub mod shipped;
 pub mod source;

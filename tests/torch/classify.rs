@@ -21,8 +21,11 @@ use detect::data::classify::{ClassNames, Preprocessing};
 use detect::data::image;
 use detect::geometry::Size;
 use detect::nasnet::Wiring;
-use detect::weights::{ClassifierInfo, Contents, Element, StoredTensor};
+use detect::network::{FeatureModel as _, Images};
+use detect::weights::import::About;
+use detect::weights::{ClassifierInfo, Contents, Element, StoredTensor, random};
 use detect_torch::backbone::Classifier;
+use detect_torch::predict::Features;
 use detect_torch::weights;
 use program::{expect_code, run, tree};
 use serde_json::{Value, json};
@@ -175,6 +178,31 @@ fn the_network_sees_the_prepared_image() {
                 assert!(difference.abs() < 1e-5, "{entry} {want:?}");
             }
         }
+    }
+}
+
+/// What `detect bench` times: numbers that vanish or overflow take another time.
+#[test]
+fn maps_of_random_weights_have_ordinary_sizes() {
+    for name in ["nasnet-a-6@4032", "nasnet-a-4@1056", "nasnet-a-6@768-cifar"] {
+        // As deep, and narrower.
+        let name = name.replace("4032", "192").replace("1056", "192").replace("768", "96");
+        let backbone = Backbone { name: name.parse().unwrap(), ..section() };
+        let info = ClassifierInfo { backbone, ..info() };
+        let contents = random::classifier(&info, 1);
+        let about = About::Classifier(Box::new(info));
+        let model = Features::new(&about, contents, Path::new("random"), Device::Cpu).unwrap();
+        let size = Size::new(64, 64);
+        let pixels: Vec<f32> =
+            (0..3 * 64 * 64_u32).map(|i| (i * 7919 % 255) as f32 / 127.5 - 1.).collect();
+        let maps = model.maps(Images { pixels: &pixels, count: 1, size });
+        for (map, values) in &maps {
+            let values = values.to_f32().unwrap();
+            let square = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
+            assert!((1e-3..1e9).contains(&square), "{name}: {map} has a mean square of {square}");
+        }
+        let (_, logits) = maps.last().unwrap();
+        assert_eq!(&model.last(Images { pixels: &pixels, count: 1, size }), logits);
     }
 }
 

@@ -286,6 +286,40 @@ fn features_of_a_model_file_end_where_its_detector_cuts() {
 }
 
 #[test]
+fn bench_times_detectors_and_random_classifiers() {
+    let image = sample(1);
+    let detector = ["--weights", "scenes", "--image", text(&image), "--image-size", "96"];
+    let random = ["--backbone", "nasnet-a-1@96", "--image-size", "33x40", "--batch", "2"];
+    for (what, kind, batch) in [(&detector[..], "detector", 1), (&random, "classifier", 2)] {
+        let common = ["bench", "--runs", "4", "--threads", "1"];
+        let output = run(&[&common[..], what, &["--json"]].concat());
+        expect_code(&output, 0);
+        let report = stdout_json(&output);
+        let ms = ["min_ms", "median_ms", "max_ms"].map(|key| report[key].as_f64().unwrap());
+        assert!(0. < ms[0] && ms[0] <= ms[1] && ms[1] <= ms[2], "{report}");
+        assert_eq!((&report["kind"], &report["batch"]), (&kind.into(), &batch.into()));
+        assert_eq!((&report["runs"], &report["threads"]), (&4.into(), &1.into()));
+        assert_eq!((&report["engine"], &report["device"]), (&"torch".into(), &"cpu".into()));
+        assert!(report["peak_rss_mib"].as_f64().unwrap() > 10., "{report}");
+        let file = &report["from_file"];
+        assert_eq!(file.is_object(), kind == "detector");
+        if file.is_object() {
+            assert_eq!(file["file"], text(&image));
+            assert!(file["median_ms"].as_f64().unwrap() > 0., "{report}");
+        } else {
+            assert_eq!(report["image_size"], serde_json::json!([33, 40]));
+        }
+        let output = run(&[&common[..], what].concat());
+        let said = expect_code(&output, 0);
+        assert!(said.contains("3 runs to warm up, then 4 that count"), "{said}");
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert!(table.starts_with(kind) && table.contains("\nmost memory "), "{table}");
+    }
+    let refused = expect_code(&run(&["bench", "--engine", "native"]), 2);
+    assert!(refused.contains("no engine but torch"), "{refused}");
+}
+
+#[test]
 fn test_dev_gives_the_archive_that_coco_s_servers_take() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
