@@ -14,7 +14,7 @@ use crate::weights::import::About;
 use crate::weights::{ClassifierInfo, Contents, WeightsError};
 
 /// The engine of a CPU where none is named.
-const ON_A_CPU: EngineName = EngineName::Torch;
+const ON_A_CPU: EngineName = EngineName::Native;
 
 /// Where and how a network runs.
 #[derive(Debug, Clone, Args)]

@@ -14,12 +14,14 @@ pub mod dense;
 pub mod detector;
 mod layers;
 pub mod map;
+mod models;
 mod network;
 mod program;
 mod walk;
 
 use crate::geometry::Size;
 use map::Map;
+pub use models::{Classifier, Detector, Features, instruction_set};
 
 /// What the heads of a detector need to know of a featurizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use detect::data::loader::Batch;
 use detect::fail;
 use detect::failure::Exit;
 use detect::geometry::{Detection, Size};
-use detect::{network, rules};
 use detect::weights::import::About;
 use detect::weights::{ClassifierInfo, Contents, ModelInfo, StoredTensor, WeightsError};
+use detect::{network, rules};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 

@@ -1,0 +1,365 @@
+//! Detectors, classifiers and featurizers, ready for images.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use detect_kernel::Instructions;
+use rayon::ThreadPool;
+
+use super::dense::Dense;
+use super::detector::FasterRcnn;
+use super::map::Map;
+use super::network::{Network, Request, Start, pool};
+use super::{CutSpec, Featurizer};
+use crate::config::{self, Cut, Head};
+use crate::data::loader::Batch;
+use crate::geometry::{Detection, Size};
+use crate::nasnet::names;
+use crate::nasnet::plan::Plan;
+use crate::network::{ClassifierModel, DetectorModel, FeatureModel, Images};
+use crate::weights::import::About;
+use crate::weights::strict::fit;
+use crate::weights::{ClassifierInfo, Contents, Element, ModelInfo, StoredTensor, WeightsError};
+
+/// What names of a featurizer's tensors begin with.
+const BACKBONE: &str = "backbone.";
+
+/// The instructions that the engine's kernels use on this processor.
+pub fn instruction_set() -> &'static str {
+    Instructions::best().title()
+}
+
+/// Names and shapes of the tensors of the stem and of the first `cells` cells.
+fn expected(plan: &Plan, cells: usize) -> BTreeMap<String, Vec<usize>> {
+    let made = |number: usize| number < cells;
+    let tensors = plan.tensors().filter(|t| t.site.is_none_or(|site| made(site.number)));
+    tensors.map(|tensor| (tensor.name(), tensor.shape)).collect()
+}
+
+/// A featurizer of `contents`, strictly; what else begins with `backbone.` must be in `also`.
+fn network(
+    contents: &Contents,
+    section: &config::Backbone,
+    cells: usize,
+    also: BTreeMap<String, Vec<usize>>,
+    path: &Path,
+    pool: Arc<ThreadPool>,
+) -> Result<Network, WeightsError> {
+    let mut wanted = expected(&section.plan(), cells);
+    wanted.extend(also);
+    let found = fit(&wanted, contents, |name| name.strip_prefix(BACKBONE), path)?;
+    let other = found.iter().find(|(_, tensor)| !tensor.element.is_float());
+    if let Some((name, tensor)) = other {
+        return Err(WeightsError::Element {
+            path: path.into(),
+            tensor: (*name).into(),
+            dtype: format!("{:?}", tensor.element),
+        });
+    }
+    let tensors = |name: &str| found[name].to_f32().expect("all of them are floats");
+    Ok(Network::new(section, cells, &tensors, Instructions::best(), pool))
+}
+
+/// The featurizer of a detector: the trunk, and the tail where the heads want it.
+#[derive(Debug)]
+struct NasNet {
+    network: Network,
+    cut: Cut,
+}
+
+impl NasNet {
+    /// The cells that a detector needs.
+    fn cells(config: &config::Config) -> usize {
+        let plan = config.backbone.plan();
+        match config.detector.head {
+            Head::Tail => plan.cells.len(),
+            Head::Mlp => plan.stride_16().map_or(plan.cells.len(), |cut| cut[1].0),
+        }
+    }
+}
+
+impl Featurizer for NasNet {
+    fn spec(&self) -> CutSpec {
+        let plan = self.network.plan();
+        let cut = plan.stride_16().expect("configurations of detectors are checked for it");
+        let [first, last] = cut.map(|map| plan.channels(map));
+        let channels = match self.cut {
+            Cut::Pair => first + last,
+            Cut::Last => last,
+        };
+        CutSpec { channels, stride: 16, tail_channels: plan.name.channels }
+    }
+
+    fn trunk(&self, pixels: &[f32], images: usize, size: Size) -> Map {
+        let cut = self.network.plan().stride_16();
+        let [first, last] = cut.expect("configurations of detectors are checked for it");
+        let maps = match self.cut {
+            Cut::Pair => vec![(first.0, false), (last.0, false)],
+            Cut::Last => vec![(last.0, true)],
+        };
+        let size = [size.height, size.width];
+        let request = Request { images, size, start: Start::Images, maps };
+        self.network.run_joined(&request, pixels)
+    }
+
+    fn tail(&self, crops: &Map) -> Vec<f32> {
+        let request = Request {
+            images: crops.images,
+            size: [crops.height, crops.width],
+            start: Start::Cut,
+            maps: vec![(self.network.cells(), true)],
+        };
+        mean(&self.network.run_joined(&request, &crops.data))
+    }
+}
+
+/// The mean over the pixels of each image: `[N, H, W, C]` to `[N, C]`.
+fn mean(map: &Map) -> Vec<f32> {
+    let pixels = map.height * map.width;
+    let mut means = vec![0.; map.images * map.channels];
+    for (sums, image) in
+        means.chunks_exact_mut(map.channels).zip(map.data.chunks_exact(pixels * map.channels))
+    {
+        for pixel in image.chunks_exact(map.channels) {
+            sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x);
+        }
+        sums.iter_mut().for_each(|sum| *sum /= pixels as f32);
+    }
+    means
+}
+
+/// A detector.
+pub struct Detector {
+    info: ModelInfo,
+    network: FasterRcnn<NasNet>,
+    pool: Arc<ThreadPool>,
+}
+
+impl Detector {
+    /// Reads a model file; the network will use `threads` threads.
+    ///
+    /// # Errors
+    /// The file can't be read, is no detector, or has other tensors than its network.
+    pub fn read(path: &Path, threads: usize) -> Result<Self, WeightsError> {
+        let contents = Contents::read(path)?;
+        let info = ModelInfo::read_from(&contents, path)?;
+        let pool = pool(threads);
+        let config = &info.config;
+        let cells = NasNet::cells(config);
+        let none = BTreeMap::new();
+        let network = network(&contents, &config.backbone, cells, none, path, pool.clone())?;
+        let featurizer = NasNet { network, cut: config.detector.cut };
+        let classes = info.categories.len();
+        let network = FasterRcnn::new(featurizer, &contents, config, classes, path)?;
+        Ok(Self { info, network, pool })
+    }
+}
+
+impl fmt::Debug for Detector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detector").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl DetectorModel for Detector {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn detect(&self, batch: &Batch) -> Vec<Vec<Detection>> {
+        self.pool.install(|| self.network.predict(batch))
+    }
+}
+
+/// A classifier.
+pub struct Classifier {
+    info: ClassifierInfo,
+    features: Features,
+}
+
+impl Classifier {
+    /// Reads a model file; the network will use `threads` threads.
+    ///
+    /// # Errors
+    /// The file can't be read, is no classifier, or has other tensors than its network.
+    pub fn read(path: &Path, threads: usize) -> Result<Self, WeightsError> {
+        let contents = Contents::read(path)?;
+        let info = ClassifierInfo::read_from(&contents, path)?;
+        Self::new(info, contents, path, threads)
+    }
+
+    /// The classifier `info` with the tensors `backbone.*` of `contents`, which came from `path`.
+    ///
+    /// # Errors
+    /// There are other tensors than the network's.
+    pub fn new(
+        info: ClassifierInfo,
+        contents: Contents,
+        path: &Path,
+        threads: usize,
+    ) -> Result<Self, WeightsError> {
+        let (section, classes) = (&info.backbone, Some(info.classes.len()));
+        let cells = section.plan().cells.len();
+        let features = Features::of(&contents, section, cells, classes, path, threads)?;
+        Ok(Self { info, features })
+    }
+}
+
+impl fmt::Debug for Classifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Classifier").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl ClassifierModel for Classifier {
+    fn info(&self) -> &ClassifierInfo {
+        &self.info
+    }
+
+    fn logits(&self, images: Images<'_>) -> Vec<Vec<f32>> {
+        if images.count == 0 {
+            return Vec::new();
+        }
+        let logits = self.features.logits(&self.features.last_map(images));
+        logits.chunks_exact(self.info.classes.len()).map(<[f32]>::to_vec).collect()
+    }
+}
+
+/// The featurizer of a model, or of a file without a description.
+pub struct Features {
+    network: Network,
+    classifier: Option<Dense>,
+    pool: Arc<ThreadPool>,
+}
+
+impl Features {
+    /// The featurizer of what `about` describes, with the tensors `backbone.*` of `contents`, which came
+    /// from `path`: a classifier whole, a detector up to where its cut needs it.
+    ///
+    /// # Errors
+    /// There are other tensors than the network's.
+    pub fn new(
+        about: About,
+        contents: Contents,
+        path: &Path,
+        threads: usize,
+    ) -> Result<Self, WeightsError> {
+        let whole = |section: &config::Backbone| section.plan().cells.len();
+        let (section, cells, classes) = match about {
+            About::Classifier(info) => {
+                let cells = whole(&info.backbone);
+                (info.backbone, cells, Some(info.classes.len()))
+            }
+            About::Detector(info) => {
+                let cells = NasNet::cells(&info.config);
+                (info.config.backbone, cells, None)
+            }
+            About::Featurizer(section) => {
+                let cells = whole(&section);
+                (*section, cells, None)
+            }
+        };
+        Self::of(&contents, &section, cells, classes, path, threads)
+    }
+
+    fn of(
+        contents: &Contents,
+        section: &config::Backbone,
+        cells: usize,
+        classes: Option<usize>,
+        path: &Path,
+        threads: usize,
+    ) -> Result<Self, WeightsError> {
+        let pool = pool(threads);
+        let [weight, bias] = ["weight", "bias"].map(|t| format!("{}.{t}", names::CLASSIFIER));
+        let inputs = section.name.channels;
+        let also = classes.map(|classes| {
+            [(weight.clone(), vec![classes, inputs]), (bias.clone(), vec![classes])]
+        });
+        let also: BTreeMap<_, _> = also.into_iter().flatten().collect();
+        let network = network(contents, section, cells, also, path, pool.clone())?;
+        let floats = |name: &str| {
+            contents.tensors[&format!("{BACKBONE}{name}")].to_f32().expect("it was checked")
+        };
+        let classifier =
+            classes.map(|classes| Dense::new(&floats(&weight), &floats(&bias), classes, inputs));
+        Ok(Self { network, classifier, pool })
+    }
+
+    /// The last map after its ReLU.
+    fn last_map(&self, images: Images<'_>) -> Map {
+        let request = self.request(images, vec![(self.network.cells(), true)]);
+        self.pool.install(|| self.network.run_joined(&request, images.pixels))
+    }
+
+    fn request(&self, images: Images<'_>, maps: Vec<(usize, bool)>) -> Request {
+        let size = [images.size.height, images.size.width];
+        Request { images: images.count, size, start: Start::Images, maps }
+    }
+
+    /// A logit of each class for each image, from the last map after its ReLU.
+    fn logits(&self, last: &Map) -> Vec<f32> {
+        let dense = self.classifier.as_ref().expect("classifiers have one");
+        let mut out = vec![0.; last.images * dense.outputs()];
+        self.pool.install(|| dense.run(&mean(last), &mut out));
+        out
+    }
+}
+
+impl fmt::Debug for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Features").field("plan", self.network.plan()).finish_non_exhaustive()
+    }
+}
+
+impl FeatureModel for Features {
+    fn maps(&self, images: Images<'_>) -> Vec<(String, StoredTensor)> {
+        let cells = self.network.cells();
+        // The last one twice: raw, and for the classifier after its ReLU.
+        let relu = self.classifier.is_some().then_some((cells, true));
+        let wanted = (0..=cells).map(|map| (map, false)).chain(relu).collect();
+        let mut found =
+            self.pool.install(|| self.network.run(&self.request(images, wanted), images.pixels));
+        let logits = relu.map(|_| {
+            let last = found.pop().expect("it was asked for");
+            stored(
+                &[images.count, self.classifier.as_ref().map_or(0, Dense::outputs)],
+                self.logits(&last),
+            )
+        });
+        let plan = self.network.plan();
+        let name = |map| plan.map_name(crate::nasnet::plan::Map(map)).to_owned();
+        let maps = found.iter().enumerate().map(|(i, map)| (name(i), channels_first(map)));
+        maps.chain(logits.map(|logits| ("logits".into(), logits))).collect()
+    }
+
+    fn last(&self, images: Images<'_>) -> StoredTensor {
+        if self.classifier.is_some() {
+            let last = self.last_map(images);
+            let classes = self.classifier.as_ref().map_or(0, Dense::outputs);
+            return stored(&[images.count, classes], self.logits(&last));
+        }
+        let request = self.request(images, vec![(self.network.cells(), false)]);
+        channels_first(&self.pool.install(|| self.network.run_joined(&request, images.pixels)))
+    }
+}
+
+/// `[N, H, W, C]` to `[N, C, H, W]`.
+fn channels_first(map: &Map) -> StoredTensor {
+    let Map { images, height, width, channels, data } = map;
+    let pixels = height * width;
+    let mut values = Vec::with_capacity(data.len());
+    for image in data.chunks_exact((pixels * channels).max(1)) {
+        for channel in 0..*channels {
+            values.extend((0..pixels).map(|pixel| image[pixel * channels + channel]));
+        }
+    }
+    stored(&[*images, *channels, *height, *width], values)
+}
+
+fn stored(shape: &[usize], values: Vec<f32>) -> StoredTensor {
+    let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    StoredTensor { element: Element::F32, shape: shape.to_vec(), bytes }
+}
