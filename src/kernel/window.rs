@@ -17,14 +17,14 @@ pub(crate) struct Depthwise {
 }
 
 impl Depthwise {
-    /// One vector of some neighbouring outputs; gives how many.
+    /// One vector of some neighbouring outputs.
     #[inline(always)]
     unsafe fn block<V: Vector, const PIXELS: usize>(
         self,
         source: *const f32,
         weights: *const f32,
         out: *mut f32,
-    ) -> usize {
+    ) {
         let step = self.stride * self.pixel;
         // SAFETY: as for `run`.
         unsafe {
@@ -47,7 +47,6 @@ impl Depthwise {
                 sum.store(out.add(i * self.channels));
             }
         }
-        PIXELS
     }
 }
 
@@ -67,29 +66,51 @@ impl Kernel for Along {
     /// The windows lie in memory, as does the room for the outputs, which no other thread uses.
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { walk, source, weights, out, count } = self;
-        // Channels outside: the weights of one vector of them stay in the innermost cache along the row.
-        for channel in (0..walk.channels).step_by(V::LANES) {
+        let Self { walk, count, .. } = self;
+        // The weights of all channels stay in the innermost cache where they are few: then pixels, which lie side by side,
+        // are read once. Where they are many, those of one vector stay there along the row.
+        let bytes = 4 * walk.kernel * walk.kernel * walk.channels;
+        let step = if bytes <= FEW_BYTES { walk.channels } else { V::LANES };
+        for first in (0..walk.channels).step_by(step.max(1)) {
             let mut x = 0;
             while x < count {
-                // SAFETY: `x` and the pixels that follow it are below the count.
-                unsafe {
-                    let source = source.add(x * walk.stride * walk.pixel + channel);
-                    let (weights, out) =
-                        (weights.add(channel), out.add(x * walk.channels + channel));
-                    // Blocks of nearly the same size, rather than large ones and a small rest.
-                    let left = count - x;
-                    x += match left.div_ceil(left.div_ceil(V::PIXELS)) {
-                        8 if V::PIXELS >= 8 => walk.block::<V, 8>(source, weights, out),
-                        7 if V::PIXELS >= 7 => walk.block::<V, 7>(source, weights, out),
-                        6 if V::PIXELS >= 6 => walk.block::<V, 6>(source, weights, out),
-                        5 if V::PIXELS >= 5 => walk.block::<V, 5>(source, weights, out),
-                        4 => walk.block::<V, 4>(source, weights, out),
-                        3 => walk.block::<V, 3>(source, weights, out),
-                        2 => walk.block::<V, 2>(source, weights, out),
-                        _ => walk.block::<V, 1>(source, weights, out),
-                    }
+                // Blocks of nearly the same size, rather than large ones and a small rest.
+                let left = count - x;
+                let pixels = left.div_ceil(left.div_ceil(V::PIXELS));
+                for channel in (first..first + step).step_by(V::LANES) {
+                    // SAFETY: `x` and the pixels that follow it are below the count, as the channels are.
+                    unsafe { self.some::<V>(x, pixels, channel) };
                 }
+                x += pixels;
+            }
+        }
+    }
+}
+
+/// Half of the smallest innermost cache.
+const FEW_BYTES: usize = 16 << 10;
+
+impl Along {
+    /// A vector from channel `channel` on of some outputs.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`].
+    #[inline(always)]
+    unsafe fn some<V: Vector>(&self, x: usize, pixels: usize, channel: usize) {
+        let Self { walk, source, weights, out, .. } = self;
+        // SAFETY: the caller's.
+        unsafe {
+            let source = source.add(x * walk.stride * walk.pixel + channel);
+            let (weights, out) = (weights.add(channel), out.add(x * walk.channels + channel));
+            match pixels {
+                8 if V::PIXELS >= 8 => walk.block::<V, 8>(source, weights, out),
+                7 if V::PIXELS >= 7 => walk.block::<V, 7>(source, weights, out),
+                6 if V::PIXELS >= 6 => walk.block::<V, 6>(source, weights, out),
+                5 if V::PIXELS >= 5 => walk.block::<V, 5>(source, weights, out),
+                4 => walk.block::<V, 4>(source, weights, out),
+                3 => walk.block::<V, 3>(source, weights, out),
+                2 => walk.block::<V, 2>(source, weights, out),
+                _ => walk.block::<V, 1>(source, weights, out),
             }
         }
     }
