@@ -23,12 +23,12 @@ impl Memory {
         if self.floats.len() < floats {
             // The old one first: both need not be there at once.
             self.floats = Vec::new();
-            self.floats = vec![0.; floats];
+            self.floats = zeros(floats);
         }
         self.scratch.resize_with(threads.max(self.scratch.len()), Vec::new);
         for area in &mut self.scratch {
             if area.len() < scratch {
-                *area = vec![0.; scratch];
+                *area = zeros(scratch);
             }
         }
     }
@@ -37,6 +37,19 @@ impl Memory {
     pub fn floats(&self) -> &[f32] {
         &self.floats
     }
+}
+
+/// Zeros.
+///
+/// # Panics
+/// Where memory does not suffice, in the words of C++, by which `detect` knows it.
+fn zeros(length: usize) -> Vec<f32> {
+    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
+    let mut probe = Vec::<f32>::new();
+    let room = probe.try_reserve_exact(length);
+    assert!(room.is_ok(), "std::bad_alloc: {} MiB for the maps of a network", length >> 18);
+    drop(std::hint::black_box(probe));
+    vec![0.; length]
 }
 
 /// A pointer that threads share.
