@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::nasnet::layers::{Layer, LayerKind, Leaf, Place};
 use crate::nasnet::names;
 use crate::nasnet::plan::{Plan, Site};
-use detect_kernel::{Instructions, Packed, Segment};
+use detect_kernel::{Aligned, Instructions, Packed, Segment};
 
 /// Gives a tensor by name: all its floats, row-major.
 pub(super) type Tensors<'a> = dyn Fn(&str) -> Vec<f32> + Sync + 'a;
@@ -32,12 +32,12 @@ pub(super) struct Depthwise {
     /// `[C, k, k]`.
     weights: Vec<f32>,
     kernel: usize,
-    laid_out: Mutex<HashMap<(Vec<Segment>, usize), Arc<Vec<f32>>>>,
+    laid_out: Mutex<HashMap<(Vec<Segment>, usize), Arc<Aligned>>>,
 }
 
 impl Depthwise {
     /// `[k, k, padded]`, with channels where `segments` say and zeros between them.
-    pub(super) fn laid_out(&self, segments: &[Segment], padded: usize) -> Arc<Vec<f32>> {
+    pub(super) fn laid_out(&self, segments: &[Segment], padded: usize) -> Arc<Aligned> {
         let mut known = self.laid_out.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             let taps = self.kernel * self.kernel;
@@ -48,7 +48,7 @@ impl Depthwise {
                     out[tap * padded + place] = self.weights[channel * taps + tap];
                 }
             }
-            Arc::new(out)
+            Arc::new(out.into_iter().collect())
         };
         known.entry((segments.to_vec(), padded)).or_insert_with(make).clone()
     }

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use detect_kernel::{Fold, Grid, Operation, Out, Packed, Reading, Segment, Step, View};
+use detect_kernel::{Aligned, Fold, Grid, Operation, Out, Packed, Reading, Segment, Step, View};
 use rayon::prelude::*;
 
 use super::map::Map;
@@ -45,7 +45,7 @@ pub(super) enum Work {
         stride: usize,
         kernel: usize,
         before: [usize; 2],
-        depthwise: Arc<Vec<f32>>,
+        depthwise: Arc<Aligned>,
         weights: Arc<Packed>,
     },
     /// A pool with SAME padding.

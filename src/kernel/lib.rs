@@ -16,6 +16,7 @@
 )]
 #![expect(unsafe_code, reason = "SIMD intrinsics, and memory that threads share by tiles")]
 
+mod aligned;
 mod product;
 mod step;
 mod team;
@@ -23,6 +24,7 @@ mod tile;
 mod vector;
 mod window;
 
+pub use self::aligned::Aligned;
 pub use self::product::{Packed, Reading, Segment, multiply};
 pub use self::step::{Fold, Grid, Operation, Out, Step, View};
 pub use self::team::{Memory, run};

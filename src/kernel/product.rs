@@ -7,15 +7,16 @@
 use std::mem::MaybeUninit;
 
 use crate::Instructions;
+use crate::aligned::Aligned;
 use crate::vector::{Kernel, Vector};
 
 /// Weights of a product in the order of reading, and what is added.
 #[derive(Debug, Clone)]
 pub struct Packed {
     /// Panels of at most [`Vector::COLUMNS`] vectors; in each, for every input, the weights of its outputs.
-    data: Vec<f32>,
+    data: Aligned,
     /// One an output, and zeros up to whole vectors.
-    bias: Vec<f32>,
+    bias: Aligned,
     inputs: usize,
     outputs: usize,
     lanes: usize,
@@ -31,12 +32,15 @@ impl Packed {
         bias: impl Fn(usize) -> f32,
     ) -> Self {
         let padded = outputs.next_multiple_of(lanes);
-        let mut data = Vec::with_capacity(padded * inputs);
+        let mut data = Aligned::zeros(padded * inputs).expect("std::bad_alloc: memory for weights");
+        let mut place = data.iter_mut();
         for first in (0..padded).step_by(columns * lanes) {
             let width = (columns * lanes).min(padded - first);
             for input in 0..inputs {
                 let one = |output| if output < outputs { weight(output, input) } else { 0. };
-                data.extend((first..first + width).map(one));
+                for output in first..first + width {
+                    *place.next().expect("a place for each weight") = one(output);
+                }
             }
         }
         let bias = (0..padded).map(|o| if o < outputs { bias(o) } else { 0. }).collect();

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::aligned::Aligned;
 use crate::product::{Packed, Reading, Segment};
 
 /// Pixels of a map.
@@ -90,7 +91,7 @@ pub enum Operation {
         /// Side of the window.
         kernel: usize,
         /// `[kernel, kernel, channels]`.
-        depthwise: Arc<Vec<f32>>,
+        depthwise: Arc<Aligned>,
         /// Floats of a pixel of the source, in whole vectors.
         channels: usize,
         /// What the product reads of the convolution's result.

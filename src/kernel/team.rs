@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::ThreadPool;
 
 use crate::Instructions;
+use crate::aligned::Aligned;
 use crate::step::Step;
 use crate::tile::Tile;
 
 /// The memory of a program: all its maps and a scratch area for each thread.
 #[derive(Debug, Default)]
 pub struct Memory {
-    floats: Vec<f32>,
-    scratch: Vec<Vec<f32>>,
+    floats: Aligned,
+    scratch: Vec<Aligned>,
 }
 
 impl Memory {
@@ -22,10 +23,10 @@ impl Memory {
     pub fn grow(&mut self, floats: usize, threads: usize, scratch: usize) {
         if self.floats.len() < floats {
             // The old one first: both need not be there at once.
-            self.floats = Vec::new();
+            self.floats = Aligned::default();
             self.floats = zeros(floats);
         }
-        self.scratch.resize_with(threads.max(self.scratch.len()), Vec::new);
+        self.scratch.resize_with(threads.max(self.scratch.len()), Aligned::default);
         for area in &mut self.scratch {
             if area.len() < scratch {
                 *area = zeros(scratch);
@@ -43,13 +44,10 @@ impl Memory {
 ///
 /// # Panics
 /// Where memory does not suffice, in the words of C++, by which `detect` knows it.
-fn zeros(length: usize) -> Vec<f32> {
-    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
-    let mut probe = Vec::<f32>::new();
-    let room = probe.try_reserve_exact(length);
-    assert!(room.is_ok(), "std::bad_alloc: {} MiB for the maps of a network", length >> 18);
-    drop(std::hint::black_box(probe));
-    vec![0.; length]
+fn zeros(length: usize) -> Aligned {
+    let mib = length >> 18;
+    Aligned::zeros(length)
+        .unwrap_or_else(|| panic!("std::bad_alloc: {mib} MiB for the maps of a network"))
 }
 
 /// A pointer that threads share.
