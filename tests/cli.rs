@@ -328,12 +328,9 @@ fn without_its_other_program_it_says_what_is_missing() {
     let eval = &["eval", "--split", "val"][..];
     let named = [&["photo.jpg"][..], eval, CLASSIFY, SCORE, FEATURES, &["bench"]]
         .map(|args| [args, &["--engine", "torch"]].concat());
-    for args in named.iter().map(Vec::as_slice).chain([&["bench", "--device", "cuda"][..]]) {
-        let said = Said::from(command(&alone).args(args).output().unwrap());
-        assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{args:?}: {said:?}");
-        assert!(said.stderr.contains("detect-torch, which is not there"), "{}", said.stderr);
-    }
-    for args in [&["photo.jpg"][..], &["train"], &["eval", "--split", "val"], CLASSIFY, SCORE] {
+    for args in
+        named.iter().map(Vec::as_slice).chain([&["train"][..], &["bench", "--device", "cuda"]])
+    {
         let said = Said::from(command(&alone).args(args).output().unwrap());
         assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{args:?}: {said:?}");
         assert!(said.stderr.contains("detect-torch, which is not there"), "{}", said.stderr);

@@ -137,7 +137,10 @@ fn torch(program: &Path, gpu: Option<&str>) -> Vec<Finding> {
     if !program.is_file() {
         return vec![Finding::fail(
             "programs",
-            format!("{} is missing: no network can run", program.display()),
+            format!(
+                "{} is missing: nothing can be trained, and no network can run on a GPU",
+                program.display()
+            ),
             format!("{BUILD}, and keep both programs in one folder"),
         )];
     }

@@ -1,0 +1,142 @@
+//! The program without libtorch, on the samples and the scenes that are shipped: `detect-torch` is never there.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use detect::config::Pooling;
+use detect::data::classify::{ClassNames, Preprocessing};
+use detect::geometry::Size;
+use detect::weights::import::{self, Settings};
+use detect::weights::{ClassifierInfo, Contents, random};
+use serde_json::Value;
+
+/// A folder in which the program is alone.
+struct Alone {
+    folder: tempfile::TempDir,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        fs::hard_link(env!("CARGO_BIN_EXE_detect"), folder.path().join("detect")).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs it on a CPU; gives what it printed on stdout.
+    fn run(&self, args: &[&str]) -> String {
+        let mut command = Command::new(self.path("detect"));
+        let output = command.args(args).args(["--device", "cpu"]).output().unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {:?}\n{talk}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.run(&[args, &["--json"]].concat())).unwrap()
+    }
+}
+
+fn shipped(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(path).display().to_string()
+}
+
+#[test]
+fn it_finds_in_the_samples_what_they_show() {
+    let program = Alone::new();
+    let scenes = shipped("models/scenes.safetensors");
+    let images = ["samples/sample_0001.jpg", "samples/sample_0004.jpg"].map(shipped);
+    let args = [&images[0], &images[1], "--weights", &scenes];
+    let one = program.json(&args);
+    assert_eq!(one.as_array().unwrap().len(), 2);
+    for image in one.as_array().unwrap() {
+        let found = image["detections"].as_array().unwrap();
+        assert!(!found.is_empty() && found.iter().all(|d| d["score"].as_f64().unwrap() >= 0.3));
+    }
+    // Neither threads nor the width of vectors make a difference that can be seen.
+    let scores = |value: &Value| -> Vec<f64> {
+        let images = value.as_array().unwrap().iter();
+        let all = images.flat_map(|image| image["detections"].as_array().unwrap().clone());
+        all.map(|d| d["score"].as_f64().unwrap()).collect()
+    };
+    let other = program.json(&[&args[..], &["--threads", "1"]].concat());
+    assert_eq!(scores(&one).len(), scores(&other).len());
+    for (a, b) in scores(&one).iter().zip(scores(&other)) {
+        assert!((a - b).abs() < 1e-4, "{a} and {b}");
+    }
+}
+
+#[test]
+fn the_scenes_score_what_their_card_says() {
+    let program = Alone::new();
+    let scenes = shipped("models/scenes.safetensors");
+    let out = program.path("scored").display().to_string();
+    let args = [
+        "eval",
+        "--data",
+        &shipped("scenes"),
+        "--split",
+        "val",
+        "--weights",
+        &scenes,
+        "--out",
+        &out,
+    ];
+    let report = program.json(&args);
+    // As libtorch scored it when the model was made: data/models/scenes.md.
+    let [ap, ap50] = ["AP", "AP50"].map(|key| report[key].as_f64().unwrap());
+    assert!((ap - 0.390).abs() < 1e-3 && (ap50 - 0.599).abs() < 1e-3, "{ap} {ap50}");
+}
+
+#[test]
+fn a_classifier_says_the_same_as_its_last_map() {
+    let program = Alone::new();
+    let backbone =
+        import::section("nasnet-a-2@192".parse().unwrap(), 32, &Settings::default(), false);
+    assert_eq!(backbone.pooling, Pooling::Tf);
+    let info = ClassifierInfo {
+        backbone,
+        preprocessing: Preprocessing::plain(Size::new(64, 64)),
+        classes: ClassNames {
+            names: (0..5).map(|c| format!("class {c}")).collect(),
+            wnids: Vec::new(),
+        },
+        origin: "random".into(),
+    };
+    let mut contents = random::classifier(&info, 3);
+    info.write_to(&mut contents);
+    let weights = program.path("c.safetensors");
+    contents.write(&weights).unwrap();
+    let weights = weights.display().to_string();
+    let image = shipped("samples/sample_0001.jpg");
+    let said = program.json(&["classify", &image, "--weights", &weights, "--top", "5"]);
+    let scores: Vec<f64> = said[0]["classes"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{said:#}"))
+        .iter()
+        .map(|class| class["probability"].as_f64().or(class["score"].as_f64()).unwrap())
+        .collect();
+    assert_eq!(scores.len(), 5);
+    let maps = program.path("maps.safetensors").display().to_string();
+    program.run(&["features", "--weights", &weights, "--input", &image, "--out", &maps]);
+    let logits = Contents::read(Path::new(&maps)).unwrap().tensors["logits"].to_f32().unwrap();
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from(l - largest).exp()).sum();
+    assert!((1. / sum - scores[0]).abs() < 1e-4, "{logits:?} {scores:?}");
+}
+
+#[test]
+fn it_times_itself() {
+    let program = Alone::new();
+    let args = ["bench", "--backbone", "nasnet-a-2@192", "--image-size", "64", "--runs", "3"];
+    let report = program.json(&args);
+    assert_eq!(report["runs"], 3);
+    let [min, median, max] = ["min_ms", "median_ms", "max_ms"].map(|k| report[k].as_f64().unwrap());
+    assert!(0. < min && min <= median && median <= max, "{report}");
+}
