@@ -57,6 +57,11 @@ impl Packed {
         self.outputs
     }
 
+    /// Floats of a vector and vectors of a panel.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        [self.lanes, self.columns]
+    }
+
     /// Floats that are written for an output row: whole vectors, the rest zeros.
     pub fn padded(&self) -> usize {
         self.bias.len()
@@ -162,7 +167,7 @@ pub(crate) unsafe fn product<V: Vector>(
     finish: Finish<'_>,
     room: *mut f32,
 ) {
-    debug_assert_eq!([weights.lanes, weights.columns], [V::LANES, V::COLUMNS]);
+    debug_assert_eq!(weights.shape(), [V::LANES, V::COLUMNS]);
     let mut from = 0;
     let last = reading.parts.len() - 1;
     for (number, segments) in reading.parts.iter().enumerate() {
@@ -385,11 +390,7 @@ impl Kernel for Matrix<'_> {
 /// # Panics
 /// If the lengths don't fit, or the weights were packed for other instructions.
 pub fn multiply(instructions: Instructions, weights: &Packed, rows: &[f32], out: &mut [f32]) {
-    assert_eq!(
-        [weights.lanes, weights.columns],
-        instructions.shape(),
-        "weights for these instructions"
-    );
+    assert_eq!(weights.shape(), instructions.shape(), "weights for these instructions");
     assert!(rows.len().is_multiple_of(weights.inputs), "whole rows");
     assert_eq!(rows.len() / weights.inputs * weights.outputs, out.len(), "a result for each row");
     if !out.is_empty() {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::Instructions;
 use crate::aligned::Aligned;
 use crate::product::{Packed, Reading, Segment};
 
@@ -200,11 +201,11 @@ impl Step {
         }
     }
 
-    /// Refuses a step that would leave `memory` or `given` floats.
+    /// Refuses a step that would leave `memory` or `given` floats, or was not made for `instructions`.
     ///
     /// # Panics
-    /// Where it would: a bug in the builder.
-    pub fn check(&self, memory: usize, given: usize) {
+    /// Where it would, or was not: a bug in the builder.
+    pub fn check(&self, instructions: Instructions, memory: usize, given: usize) {
         let Grid { images, height, width } = self.grid;
         if self.grid.pixels() == 0 {
             return;
@@ -214,6 +215,12 @@ impl Step {
             |segments: &[Segment]| segments.iter().map(|s| s.offset + s.length).max().unwrap_or(0);
         let strided =
             |[down, across]: [usize; 2]| [(height - 1) * down + 1, (width - 1) * across + 1];
+        let whole_vectors = |channels: usize| {
+            assert!(channels.is_multiple_of(instructions.lanes()), "channels that end in a vector");
+        };
+        let packed = |weights: &Packed| {
+            assert_eq!(weights.shape(), instructions.shape(), "weights for these instructions");
+        };
         match &self.operation {
             Operation::Product {
                 given: reads_given,
@@ -236,9 +243,11 @@ impl Step {
                     last(source, strided(*stride)) + edge.reach() <= limit,
                     "a product leaves its source"
                 );
-                assert!(valid[0] <= height && valid[1] <= width);
-                assert_eq!(reading.length(), weights.inputs());
-                assert!(edge.length() <= weights.inputs() && self.channels == weights.padded());
+                packed(weights);
+                assert!(valid[0] <= height && valid[1] <= width, "valid outputs beyond the grid");
+                assert_eq!(reading.length(), weights.inputs(), "inputs of a product");
+                assert!(edge.length() <= weights.inputs(), "inputs of a product at the edge");
+                assert_eq!(self.channels, weights.padded(), "outputs of a product");
             }
             Operation::Separable {
                 source,
@@ -249,14 +258,21 @@ impl Step {
                 reading,
                 weights,
             } => {
-                let [h, w] = strided([*stride; 2]).map(|n| n + kernel - 1);
+                packed(weights);
+                whole_vectors(*channels);
+                let [h, w] = strided([*stride; 2]).map(|n| n - 1 + kernel);
                 assert!(last(source, [h, w]) + channels <= memory, "a window leaves its source");
-                assert_eq!(depthwise.len(), kernel * kernel * channels);
-                assert!(reading.reach() <= *channels);
-                assert_eq!(reading.length(), weights.inputs());
-                assert_eq!(self.channels, weights.padded());
+                assert_eq!(depthwise.len(), kernel * kernel * channels, "depthwise weights");
+                assert!(reading.reach() <= *channels, "a product leaves its window's result");
+                assert_eq!(reading.length(), weights.inputs(), "inputs of a product");
+                assert_eq!(self.channels, weights.padded(), "outputs of a product");
             }
-            Operation::Pool { source, size, .. } => {
+            Operation::Pool { source, size, stride, kernel, .. } => {
+                whole_vectors(self.channels);
+                // What makes each window begin, and end, with a pixel that exists.
+                assert!(*stride > 0 && *kernel > 0, "a pool without pixels");
+                let outputs = size.map(|n| n.div_ceil(*stride));
+                assert_eq!(outputs, [height, width], "outputs of a pool");
                 assert!(last(source, *size) + self.channels <= memory, "a pool leaves its source");
             }
             Operation::Copy { given: reads_given, source, segments } => {
@@ -266,11 +282,14 @@ impl Step {
                     "a copy leaves its source"
                 );
                 let length: usize = segments.iter().map(|s| s.length).sum();
-                assert!(length <= self.channels);
+                assert!(length <= self.channels, "a copy leaves its pixel");
             }
             Operation::Norm { source, scale, offset, .. } => {
-                assert!(last(source, [height, width]) + self.channels <= memory);
-                assert!(scale.len() == offset.len() && scale.len() <= self.channels);
+                let end = last(source, [height, width]) + scale.len();
+                assert!(end <= memory, "a norm leaves its source");
+                assert_eq!(scale.len(), offset.len(), "a scale and an offset a channel");
+                assert!(scale.len() <= self.channels, "a norm leaves its pixel");
+                assert!(self.residual.is_none(), "a norm adds nothing");
             }
         }
         for out in &self.outs {
@@ -283,8 +302,9 @@ impl Step {
             assert!(corner + self.channels.max(*around) <= memory, "a result leaves the memory");
         }
         if let Some(residual) = &self.residual {
-            assert!(last(residual, [height, width]) + self.channels <= memory);
+            let end = last(residual, [height, width]) + self.channels;
+            assert!(end <= memory, "a residual leaves the memory");
         }
-        assert!(self.outs.len() <= OUTS);
+        assert!(self.outs.len() <= OUTS, "more results than places for them");
     }
 }

@@ -81,9 +81,10 @@ pub unsafe fn run(
 ) {
     let threads = pool.current_num_threads();
     for step in waves.iter().flatten() {
-        step.check(memory.floats.len(), given.len());
-        assert!(memory.scratch.len() >= threads);
-        assert!(memory.scratch.iter().all(|area| area.len() >= step.scratch()));
+        step.check(instructions, memory.floats.len(), given.len());
+        assert!(memory.scratch.len() >= threads, "scratch for each thread");
+        let room = memory.scratch.iter().all(|area| area.len() >= step.scratch());
+        assert!(room, "room for a step's scratch");
     }
     let floats = Shared(memory.floats.as_mut_ptr());
     let scratch: Vec<Shared> = memory.scratch.iter_mut().map(|s| Shared(s.as_mut_ptr())).collect();

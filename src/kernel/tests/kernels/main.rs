@@ -11,4 +11,5 @@ mod maps;
 mod matrix;
 mod pixels;
 mod products;
+mod refusals;
 mod windows;
