@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything they need by themselves, from a fresh clone on.
 .DEFAULT_GOAL := build
-.PHONY: build demo test gpu-check setup clean help
+.PHONY: build demo test sanitize gpu-check setup clean help
 
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
 # What the demo shows: the samples, and a few images of the validation split.
@@ -18,6 +18,9 @@ demo: build ## Detect objects in the sample images, then score the shipped model
 
 test: setup ## Check the formatting, lints and docs, and run all tests
 	@tools/test.sh
+
+sanitize: ## Run the tests of the kernels under AddressSanitizer (Linux, 64-bit; needs no libtorch)
+	@tools/sanitize.sh
 
 gpu-check: ## Check on a machine with an NVIDIA GPU what no other can show, and time it
 	@tools/gpu_check.sh
