@@ -1,8 +1,8 @@
 //! `detect`: NASNet featurizers and Faster R-CNN detectors (Zoph et al. 2018; Ren et al. 2015).
 //!
 //! This library knows nothing of tensors: it holds the description of the network, the data, the
-//! evaluator, the weight files, an engine for CPUs, the record of a run and the command line. The package `detect-torch` (`src/torch`) builds
-//! the tensors on top of it.
+//! evaluator, the weight files, an engine for CPUs, the record of a run and the command line. The package
+//! `detect-kernel` (`src/kernel`) computes for that engine; `detect-torch` (`src/torch`) builds tensors on top of it all.
 //!
 //! # Layers
 //! A module uses only modules to its left:

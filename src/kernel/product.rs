@@ -6,8 +6,8 @@
 
 use std::mem::MaybeUninit;
 
-use crate::Instructions;
 use crate::aligned::Aligned;
+use crate::instructions::Instructions;
 use crate::vector::{Kernel, Vector};
 
 /// Weights of a product in the order of reading, and what is added.

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::Instructions;
 use crate::aligned::Aligned;
+use crate::instructions::Instructions;
 use crate::product::{Packed, Reading, Segment};
 
 /// Pixels of a map.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::ThreadPool;
 
-use crate::Instructions;
 use crate::aligned::Aligned;
+use crate::instructions::Instructions;
 use crate::step::Step;
 use crate::tile::Tile;
 

@@ -1,7 +1,7 @@
 //! A few floats that the processor takes at once: the one thing in which instruction sets differ.
 //!
 //! The kernels are written once, over [`Vector`], and compiled for each set. A set of another processor (NEON)
-//! is one more implementation here and one more line in [`super::Instructions`].
+//! is one more implementation here and one more line in `Instructions`.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{

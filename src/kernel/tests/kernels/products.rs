@@ -267,7 +267,7 @@ impl Separable {
                 source: view,
                 stride,
                 kernel,
-                depthwise: Arc::new(depthwise),
+                depthwise: Arc::new(depthwise.into_iter().collect()),
                 channels: read,
                 reading: Reading::new(&segments),
                 weights: packed(set, [outputs, places.len()], seed),

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use detect_kernel::{
-    Fold, Grid, Instructions, Operation, Out, Packed, Reading, Segment, Step, View,
+    Aligned, Fold, Grid, Instructions, Operation, Out, Packed, Reading, Segment, Step, View,
 };
 
 use crate::maps::{Maps, after};
@@ -180,7 +180,7 @@ fn a_product_that_leaves_its_source() {
 
 #[test]
 fn a_separable_convolution_that_leaves_its_source() {
-    let depthwise = Arc::new(vec![1.; 9 * LANES]);
+    let depthwise: Arc<Aligned> = Arc::new(vec![1.; 9 * LANES].into_iter().collect());
     let separable = |source: View| Operation::Separable {
         source,
         stride: 1,
@@ -203,7 +203,7 @@ fn a_separable_convolution_that_leaves_its_source() {
     refused(&wrong, room, "a window leaves its source");
     let wrong = with(&|o| {
         let Operation::Separable { depthwise, .. } = o else { unreachable!() };
-        *depthwise = Arc::new(vec![1.; 9 * LANES - 1]);
+        *depthwise = Arc::new(vec![1.; 9 * LANES - 1].into_iter().collect());
     });
     refused(&wrong, room, "depthwise weights");
     let wrong = with(&|o| {
@@ -218,7 +218,8 @@ fn a_separable_convolution_that_leaves_its_source() {
     refused(&wrong, room, "inputs of a product");
     let wrong = with(&|o| {
         let Operation::Separable { channels, depthwise, .. } = o else { unreachable!() };
-        (*channels, *depthwise) = (LANES - 1, Arc::new(vec![1.; 9 * (LANES - 1)]));
+        (*channels, *depthwise) =
+            (LANES - 1, Arc::new(vec![1.; 9 * (LANES - 1)].into_iter().collect()));
     });
     refused(&wrong, room, "channels that end in a vector");
 }
