@@ -28,7 +28,21 @@ step() { # name, command...
 }
 
 # The reader of Keras's files is left out of a plain build, and tested all the same.
-all=(--workspace --features detect/keras)
+features=detect/keras
+# So is training in several processes, where MPI is there to build against and to start them.
+missing=()
+for tool in mpicc mpirun; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+done
+{ command -v llvm-config || ldconfig -p | grep libclang || ls /usr/lib/llvm-*/lib/libclang*; } >/dev/null 2>&1 || missing+=(libclang)
+without_mpi=""
+if [ ${#missing[@]} -eq 0 ]; then
+    features=$features,detect-torch/mpi
+else
+    without_mpi="the feature detect-torch/mpi and its tests: there is no ${missing[*]} (openmpi-bin, libopenmpi-dev, libclang-dev)"
+    echo "skipped: $without_mpi"
+fi
+all=(--workspace --features "$features")
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -53,9 +67,14 @@ skipped=$(awk '
     END { for (why in count) printf "  %d: %s%s\n", count[why], why, names[why] }
 ' "$log")
 echo
-if [ -n "$skipped" ]; then
+if [ -n "$skipped$without_mpi" ]; then
     echo "Tests that were skipped, and why:"
-    echo "$skipped"
+    if [ -n "$without_mpi" ]; then
+        echo "  $without_mpi"
+    fi
+    if [ -n "$skipped" ]; then
+        echo "$skipped"
+    fi
 else
     echo "No test was skipped."
 fi

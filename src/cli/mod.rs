@@ -37,7 +37,7 @@ pub use self::engine::RunOn;
 use self::engine::{Engine, EngineName, InferOn, Native};
 pub use self::features::FeaturesArgs;
 pub use self::images::DetectArgs;
-pub use self::process::finish;
+pub use self::process::{end, finish};
 pub use self::report::ReportArgs;
 use crate::config::{Override, Pooling};
 use crate::eval::IouType;

@@ -7,8 +7,13 @@ use crate::failure::{Exit, out_of_memory};
 const LESS_MEMORY: &str = "try a smaller --batch or --image-size; in training, --accumulate keeps the batch and takes it in parts";
 
 /// Runs `body` as the whole program: prints its error once, catches a panic, and gives the exit code.
-#[expect(clippy::print_stderr, reason = "the one place that prints an error")]
 pub fn finish(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSafe) -> ExitCode {
+    end(body).into()
+}
+
+/// [`finish`] for a program that has to know how it ends.
+#[expect(clippy::print_stderr, reason = "the one place that prints an error")]
+pub fn end(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSafe) -> Exit {
     start_tracing();
     std::panic::set_hook(Box::new(|info| {
         // Told below, if nobody finds a way to go on with less.
@@ -20,8 +25,8 @@ pub fn finish(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSa
         eprintln!("       please report it with the command that you ran");
     }));
     match std::panic::catch_unwind(body) {
-        Ok(Ok(exit)) => exit.into(),
-        Ok(Err(error)) if is_broken_pipe(&error) => Exit::Done.into(),
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) if is_broken_pipe(&error) => Exit::Done,
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             let exit = Exit::of(&error);
@@ -32,15 +37,15 @@ pub fn finish(body: impl FnOnce() -> anyhow::Result<Exit> + std::panic::UnwindSa
                 Exit::Memory => eprintln!("       {LESS_MEMORY}"),
                 _ => {}
             }
-            exit.into()
+            exit
         }
         Err(payload) => match out_of_memory(&*payload) {
             Some(reason) => {
                 eprintln!("error: out of memory: {reason}");
                 eprintln!("       {LESS_MEMORY}");
-                Exit::Memory.into()
+                Exit::Memory
             }
-            None => Exit::Internal.into(),
+            None => Exit::Internal,
         },
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::augment::{Changes, Purpose, stream};
 use super::coco::{Dataset, ImageRecord};
 use super::image::{ImageError, Rgb, decode, fill};
-use super::sampling::{Epochs, Visit};
+use super::sampling::{Epochs, Share, Visit};
 pub use super::shelf::Pixels;
 use super::shelf::Shelf;
 use super::turns::{Desk, Lost, PATIENCE, Turns};
@@ -261,10 +261,30 @@ impl TrainLoader {
         input: &config::Input,
         steps: Range<usize>,
     ) -> Self {
+        Self::shared(epochs, dataset, train, input, steps, Share::WHOLE)
+    }
+
+    /// The same for one of several processes, each of which takes its `share` of the batches of every step.
+    pub fn shared(
+        epochs: Epochs,
+        dataset: Arc<Dataset>,
+        train: &config::Train,
+        input: &config::Input,
+        steps: Range<usize>,
+        share: Share,
+    ) -> Self {
         let batch = train.batch.max(1);
+        let accumulate = train.accumulate.max(1);
         let batches_per_epoch = epochs.len().div_ceil(batch).max(1);
-        let first = train.batches_before(steps.start, epochs.len());
-        let end = train.batches_before(steps.end, epochs.len());
+        let steps_per_epoch = train.steps_per_epoch(epochs.len());
+        // Of an epoch's batches, those that are made here.
+        let own: Vec<usize> =
+            (0..batches_per_epoch).filter(|b| share.takes(b % accumulate)).collect();
+        let before = |step: usize| {
+            let begun = step % steps_per_epoch * accumulate;
+            step / steps_per_epoch * own.len() + own.partition_point(|&b| b < begun)
+        };
+        let (first, end) = (before(steps.start), before(steps.end));
         let (seed, augment, input) = (train.seed, train.augment.clone(), input.clone());
         let (threads, prefetch) = (train.loader.threads, train.loader.prefetch);
         let shelf = Shelf::new(threads);
@@ -273,14 +293,14 @@ impl TrainLoader {
         let known = Arc::clone(&dataset);
         let make = move |unit: usize, desk: &Desk| {
             let number = first + unit;
-            let epoch = number / batches_per_epoch;
+            let epoch = number / own.len();
             if epoch_order.0 != epoch {
                 epoch_order = (epoch, epochs.order(epoch));
             }
-            let from = number % batches_per_epoch * batch;
+            let from = own[number % own.len()] * batch;
             let visits = &epoch_order.1[from..epochs.len().min(from + batch)];
             // Once a file, not once an epoch.
-            let remark = epoch == first / batches_per_epoch;
+            let remark = epoch == first / own.len();
             let mut pictures = Vec::with_capacity(visits.len());
             let mut samples = Vec::with_capacity(visits.len());
             for &Visit { index, copy } in visits {
@@ -336,13 +356,25 @@ impl EvalLoader {
         batch: usize,
         loader: &config::Loader,
     ) -> Self {
+        Self::shared(dataset, input, batch, loader, Share::WHOLE)
+    }
+
+    /// The same for one of several processes, each of which takes its `share` of the batches: no batch, and so no
+    /// padding, hangs on how many processes there are.
+    pub fn shared(
+        dataset: Arc<Dataset>,
+        input: &config::Input,
+        batch: usize,
+        loader: &config::Loader,
+        share: Share,
+    ) -> Self {
         let batch = batch.max(1);
         let input = input.clone();
-        let units = dataset.images.len().div_ceil(batch);
+        let units = share.of(dataset.images.len().div_ceil(batch));
         let known = Arc::clone(&dataset);
         let shelf = Shelf::new(loader.threads);
         let make = move |unit: usize, desk: &Desk| {
-            let from = unit * batch;
+            let from = (unit * share.count + share.rank) * batch;
             let records = &dataset.images[from..dataset.images.len().min(from + batch)];
             let mut out = Vec::new();
             let (mut pictures, mut places) = (Vec::new(), Vec::new());

@@ -23,6 +23,30 @@ pub struct Visit {
     pub copy: usize,
 }
 
+/// What one of several processes takes of work in an order: every `count`-th unit, from `rank` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which process, below `count`.
+    pub rank: usize,
+    /// How many there are, at least 1.
+    pub count: usize,
+}
+
+impl Share {
+    /// All of it.
+    pub const WHOLE: Self = Self { rank: 0, count: 1 };
+
+    /// How many of `units` fall to it.
+    pub fn of(self, units: usize) -> usize {
+        units.saturating_sub(self.rank).div_ceil(self.count)
+    }
+
+    /// Whether `unit`, counted from 0, does.
+    pub fn takes(self, unit: usize) -> bool {
+        unit % self.count == self.rank
+    }
+}
+
 /// The epochs of a training split: what one shows depends on (seed, epoch) alone.
 #[derive(Debug, Clone)]
 pub struct Epochs {

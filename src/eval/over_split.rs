@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Evaluation, GroundTruth, ResultEntry, Results, evaluate};
 use crate::config::{Input, Loader};
 use crate::data::loader::{Batch, EvalLoader, LoadError};
+use crate::data::sampling::Share;
 use crate::data::{Category, Dataset};
 use crate::failure::{Exit, OrExit as _, out_of_memory};
 use crate::geometry::Detection;
@@ -20,6 +21,8 @@ pub struct Reading<'a> {
     pub batch: usize,
     /// Threads that decode.
     pub loader: &'a Loader,
+    /// Which of the batches: all, but where several processes share them.
+    pub share: Share,
 }
 
 /// Detections of all images as a COCO results list, and the images that could not be read.
@@ -33,9 +36,10 @@ pub struct Run {
     pub left: bool,
 }
 
-/// Sends every image of `dataset` through `detect`, which gives detections in original pixels and whose
-/// class `k` is `categories[k]`. `progress` is called with the number of images done and says whether to go
-/// on. A batch for which memory does not suffice is tried again image by image.
+/// Sends every image of `dataset`, or of the share of it that `reading` names, through `detect`, which gives
+/// detections in original pixels and whose class `k` is `categories[k]`. `progress` is called with the number
+/// of images done and says whether to go on. A batch for which memory does not suffice is tried again image by
+/// image.
 ///
 /// # Errors
 /// Where the threads that read images are lost or their memory ends, so that images would be missing.
@@ -47,7 +51,8 @@ pub fn run(
     mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Run, LoadError> {
     let mut out = Run::default();
-    let loader = EvalLoader::start(dataset.clone(), reading.input, reading.batch, reading.loader);
+    let Reading { input, batch, loader, share } = reading;
+    let loader = EvalLoader::shared(dataset.clone(), input, batch, loader, share);
     for batch in loader {
         let done = match batch {
             Ok(batch) => {

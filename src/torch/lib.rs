@@ -4,7 +4,7 @@
 //! # Layers
 //! A module uses only modules to its left, and all of the library `detect`:
 //!
-//! `shim, precision, profile, device, nn -> backbone -> detector -> weights -> predict -> evaluate -> train -> verbs`
+//! `ranks, shim, precision, profile, device, nn -> backbone -> detector -> weights -> predict -> evaluate -> train -> verbs`
 //!
 //! The legend of letters and words is that of [`detect`].
 
@@ -16,6 +16,7 @@ pub mod nn;
 pub mod precision;
 pub mod predict;
 pub mod profile;
+pub mod ranks;
 pub mod shim;
 pub mod train;
 pub mod verbs;

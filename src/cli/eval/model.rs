@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::EvalArgs;
 use crate::cli::engine::Engine;
 use crate::config::Loader;
+use crate::data::sampling::Share;
 use crate::data::{Dataset, coco, layout};
 use crate::eval::{over_split, report, submission};
 use crate::failure::{Exit, OrExit as _, with_exit};
@@ -45,6 +46,7 @@ pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
         input: &info.config.input,
         batch: args.batch.into(),
         loader: &Loader { threads: 1, prefetch: 4 },
+        share: Share::WHOLE,
     };
     let bar = Progress::start(dataset.images.len(), 0, "images");
     let run = over_split::run(

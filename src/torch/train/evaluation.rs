@@ -1,15 +1,19 @@
 //! Scoring the network during a run, and keeping the best one as the run's model file.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::time::Instant;
 
-use detect::eval::Evaluation;
+use detect::data::Dataset;
+use detect::eval::{Evaluation, ResultEntry};
 use detect::failure::{Exit, OrExit as _, with_exit};
 use detect::weights::{Contents, ModelInfo, model::Trained};
 use serde_json::json;
 
 use super::stop::Stop;
 use super::{Network, Trainer, checkpoint, log};
+use crate::ranks::Ranks;
 use crate::{evaluate, weights};
 
 impl Trainer {
@@ -37,17 +41,19 @@ impl Trainer {
             input: &self.setup.config.input,
             batch: train.batch,
             loader: &train.loader,
+            share: self.setup.ranks.share(),
         };
         let mut done = 0;
         let images = val.images.len();
-        let run = evaluate::run(
+        let mut run = evaluate::run(
             &self.judged().detector,
             &self.state.categories,
             &val,
             reading,
             self.setup.device,
             |n| {
-                done += n;
+                // The others are about as far.
+                done = images.min(done + n * reading.share.count);
                 bar.set_message(format!("evaluating {done}/{images}"));
                 match stop.requested() {
                     Some(_) => ControlFlow::Break(()),
@@ -56,11 +62,20 @@ impl Trainer {
             },
         )
         .map_err(|e| with_exit(e.exit(), e.into()))?;
-        if run.left {
+        let ranks = Rc::clone(&self.setup.ranks);
+        if ranks.any(run.left) {
             return Ok(None);
         }
         for error in &run.failed {
             tracing::warn!("{error}; it counts as an image without detections");
+        }
+        run.results = gathered(run.results, &val, &*ranks);
+        if !ranks.leads() {
+            let score = ranks.broadcast(Vec::new());
+            let score = score.try_into().map_or(f64::NAN, f64::from_le_bytes);
+            self.judge(score);
+            self.state.evaluation_due = false;
+            return Ok(None);
         }
         let detections = run.results.len();
         self.written(log::keep_detections(&self.setup.run, &run.results))?;
@@ -85,17 +100,28 @@ impl Trainer {
         }
         if self.state.best.is_none_or(|(best, _)| score > best) {
             self.keep(Some(ap))?;
-            self.state.best = Some((score, step));
-            self.state.stale = 0;
-        } else {
-            self.state.stale += 1;
         }
+        ranks.broadcast(score.to_le_bytes().to_vec());
+        self.judge(score);
         self.state.evaluation_due = false;
         Ok(Some(evaluation))
     }
 
+    /// Notes whether `score` is the best so far.
+    fn judge(&mut self, score: f64) {
+        if self.state.best.is_none_or(|(best, _)| score > best) {
+            self.state.best = Some((score, self.state.step));
+            self.state.stale = 0;
+        } else {
+            self.state.stale += 1;
+        }
+    }
+
     /// Writes the network as the run's model file.
     fn keep(&self, ap: Option<f64>) -> anyhow::Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
         let config = &self.setup.config;
         let mut contents =
             Contents { tensors: weights::collect(&self.judged().store, ""), ..Contents::default() };
@@ -111,4 +137,23 @@ impl Trainer {
         self.check_finite(&contents)?;
         contents.write(&self.setup.run.join(checkpoint::BEST)).or_exit(Exit::Output)
     }
+}
+
+/// The results of all processes for process 0, image by image as `val` has them: as one process gives them.
+fn gathered(own: Vec<ResultEntry>, val: &Dataset, ranks: &dyn Ranks) -> Vec<ResultEntry> {
+    if ranks.share().count == 1 {
+        return own;
+    }
+    let bytes = serde_json::to_vec(&own).expect("plain structs become JSON");
+    drop(own);
+    let parts = ranks.gather(&bytes);
+    let part = |bytes: Vec<u8>| -> Vec<ResultEntry> {
+        serde_json::from_slice(&bytes).expect("written by the same program")
+    };
+    let mut all: Vec<ResultEntry> = parts.into_iter().flat_map(part).collect();
+    let images = val.images.iter().enumerate();
+    let places: HashMap<i64, usize> = images.map(|(place, image)| (image.id, place)).collect();
+    // Stable: an image's detections keep their order.
+    all.sort_by_key(|entry| places.get(&entry.image_id));
+    all
 }

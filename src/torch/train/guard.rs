@@ -23,9 +23,9 @@ use crate::weights;
 /// What the last step was about, to find out why it failed.
 #[derive(Debug, Default)]
 pub(super) struct Latest {
-    losses: [f64; 4],
-    lr: f64,
-    image_ids: Vec<i64>,
+    pub(super) losses: [f64; 4],
+    pub(super) lr: f64,
+    pub(super) image_ids: Vec<i64>,
 }
 
 impl Latest {
@@ -49,6 +49,9 @@ impl fmt::Display for Latest {
 
 impl Trainer {
     pub(super) fn write_config(&self) -> anyhow::Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
         let json =
             serde_json::to_string_pretty(&self.setup.config).expect("plain structs become JSON");
         let path = self.setup.run.join(CONFIG);
@@ -59,6 +62,9 @@ impl Trainer {
 
     /// Refuses to begin where a checkpoint could not be written beside the last one.
     pub(super) fn room_for_checkpoints(&self) -> anyhow::Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
         let bytes = |store: &VarStore| {
             let sizes = store.variables().into_values();
             sizes.map(|t| (t.numel() * t.kind().elt_size_in_bytes()) as u64).sum::<u64>()
@@ -112,6 +118,7 @@ impl Trainer {
 
     /// Writes a checkpoint.
     pub(super) fn save(&self) -> anyhow::Result<()> {
+        let Some(metrics) = &self.metrics else { return Ok(()) };
         let mut tensors = weights::collect(&self.model.store, "model.");
         if let Some((average, _)) = &self.average {
             tensors.extend(weights::collect(&average.store, "ema."));
@@ -121,7 +128,7 @@ impl Trainer {
         }
         let contents = Contents { tensors, ..Contents::default() };
         // The record holds the steps that the checkpoint has done.
-        let flushed = self.metrics.flush().context("cannot write metrics.jsonl");
+        let flushed = metrics.flush().context("cannot write metrics.jsonl");
         flushed.or_exit(Exit::Output)?;
         self.check_finite(&contents)?;
         checkpoint::save(&self.setup.run, contents, &self.state)

@@ -19,6 +19,7 @@ mod step;
 pub mod stop;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,6 +41,7 @@ use crate::detector::{FasterRcnn, Losses};
 use crate::nn::Mode;
 use crate::precision::Precision;
 use crate::profile::{self, Part};
+use crate::ranks::Ranks;
 use crate::weights;
 use checkpoint::State;
 use guard::Latest;
@@ -66,6 +68,8 @@ pub struct Setup {
     pub run: PathBuf,
     /// Where it runs.
     pub device: Device,
+    /// Who shares it.
+    pub ranks: Rc<dyn Ranks>,
 }
 
 impl Setup {
@@ -112,7 +116,8 @@ pub struct Trainer {
     /// The moving average, where the recipe has one, and its variables as one tensor.
     average: Option<(Network, Tensor)>,
     optimizer: Optimizer,
-    metrics: Metrics,
+    /// Of the process that writes.
+    metrics: Option<Metrics>,
     latest: Latest,
     /// What a step computes in.
     precision: Precision,
@@ -177,7 +182,7 @@ impl Trainer {
         }
         trainer.optimizer.load(&only(contents, "optim."), path).or_exit(Exit::Weights)?;
         trainer.room_for_checkpoints()?;
-        if path == run.join(checkpoint::PREVIOUS) {
+        if trainer.leads() && path == run.join(checkpoint::PREVIOUS) {
             checkpoint::set_aside(&run).or_exit(Exit::Output)?;
         }
         trainer.write_config()?;
@@ -205,11 +210,13 @@ impl Trainer {
             let flat = optimizer.layout().gather(&network.store);
             (network, flat)
         });
-        let metrics = Metrics::open(&setup.run.join("metrics.jsonl"), state.step)
-            .and_then(|mut metrics| {
-                metrics.write(&log::start_line(&setup, &state))?;
-                Ok(metrics)
-            })
+        let open = || {
+            let mut metrics = Metrics::open(&setup.run.join("metrics.jsonl"), state.step)?;
+            metrics.write(&log::start_line(&setup, &state))?;
+            Ok::<_, std::io::Error>(metrics)
+        };
+        let metrics = setup.ranks.leads().then(open).transpose();
+        let metrics = metrics
             .with_context(|| format!("cannot write into {}", setup.run.display()))
             .or_exit(Exit::Output)?;
         let (epochs, latest, profiler) = (setup.epochs(), Latest::default(), Profiler::of(0));
@@ -232,19 +239,25 @@ impl Trainer {
         let train = self.setup.config.train.clone();
         let images = self.epochs.len();
         let per_epoch = train.steps_per_epoch(images);
-        let mut loader = TrainLoader::by(
+        let share = self.setup.ranks.share();
+        let mut loader = TrainLoader::shared(
             self.epochs.clone(),
             self.setup.train.clone(),
             &train,
             &self.setup.config.input,
             self.state.step..self.state.total,
+            share,
         );
         self.tell_memory();
-        let bar = log::bar(self.state.total, self.state.step, "steps");
+        let bar = if self.leads() {
+            log::bar(self.state.total, self.state.step, "steps")
+        } else {
+            log::Progress::hidden()
+        };
         let mut evaluation = None;
         if self.state.evaluation_due {
             evaluation = self.evaluate(&bar, stop)?;
-            if let Some(exit) = stop.requested() {
+            if let Some(exit) = self.told(stop) {
                 return self.stopped(exit);
             }
             self.save()?;
@@ -254,17 +267,19 @@ impl Trainer {
             self.profiler.begin(self.setup.device);
             let batches = train.batches_before(self.state.step + 1, images)
                 - train.batches_before(self.state.step, images);
-            let batches = loader.by_ref().take(batches).collect::<Result<Vec<Batch>, _>>();
+            let batches =
+                loader.by_ref().take(share.of(batches)).collect::<Result<Vec<Batch>, _>>();
             let batches = batches.map_err(|e| with_exit(e.exit(), e.into()))?;
             let waited = waiting.elapsed().as_secs_f64();
             profile::lap(Part::Data);
             let started = Instant::now();
+            let begun = self.state.step % per_epoch * train.batch * train.accumulate;
             let (losses, norm, lr) = self.step(&batches)?;
             let worked = started.elapsed().as_secs_f64();
             self.state.step += 1;
             self.state.seconds += waited + worked;
             let (step, total) = (self.state.step, self.state.total);
-            let shown: usize = batches.iter().map(|batch| batch.samples.len()).sum();
+            let shown = (images - begun).min(train.batch * train.accumulate);
             let rate = shown as f64 / (waited + worked);
             if step.is_multiple_of(train.log_every) || step == total {
                 let loss: f64 = Losses::weighted(losses, &train.loss_weights).iter().sum();
@@ -296,7 +311,7 @@ impl Trainer {
                 evaluation = self.evaluate(&bar, stop)?;
             }
             let whole = step == total && !self.state.evaluation_due;
-            if let Some(exit) = stop.requested().filter(|_| !whole) {
+            if let Some(exit) = self.told(stop).filter(|_| !whole) {
                 return self.stopped(exit);
             }
             if step.is_multiple_of(train.checkpoint_every) || self.is_done() {
@@ -337,6 +352,8 @@ impl Trainer {
             precision: self.precision,
             scale,
             seed: &|image| seed_of(train.seed, shown + image),
+            ranks: &*self.setup.ranks,
+            batch: train.batch,
         };
         self.check_truths(batches)?;
         let statistics = self.statistics();
@@ -344,15 +361,16 @@ impl Trainer {
         let made = step::gradients(&self.model.detector, &mut self.optimizer, batches, &settings);
         let values = match made {
             Ok(values) => values,
-            Err(step::NotFinite { losses, batch }) => {
-                self.latest = Latest::of(losses, lr, &batches[batch..=batch]);
+            Err(step::NotFinite { losses, image_ids }) => {
+                self.latest = Latest { losses, lr, image_ids };
                 self.not_finite("the loss", statistics.as_ref())?;
                 return Ok((losses, f64::NAN, lr));
             }
         };
         self.latest = Latest::of(values, lr, batches);
         self.optimizer.divide_gradients(scale);
-        let norm = self.optimizer.complete();
+        // The same number for all, since it decides what becomes of the step.
+        let norm = self.setup.ranks.lead_number(self.optimizer.complete());
         let scale: Option<&mut LossScale> = self.state.loss_scale.as_mut();
         let verdict = scale.map_or(Verdict::Made, |scale| scale.learn(norm.is_finite()));
         if verdict == Verdict::LeftOut {
@@ -372,9 +390,20 @@ impl Trainer {
         Ok((values, norm, lr))
     }
 
+    /// Whether this process writes and talks.
+    fn leads(&self) -> bool {
+        self.setup.ranks.leads()
+    }
+
+    /// How the run has to end, where any of its processes was told to.
+    fn told(&self, stop: &Stop) -> Option<Exit> {
+        stop.agreed(&*self.setup.ranks)
+    }
+
     fn record(&mut self, line: &serde_json::Value) -> anyhow::Result<()> {
-        let written = self.metrics.write(line);
+        let written = self.metrics.as_mut().map(|metrics| metrics.write(line));
         written
+            .unwrap_or(Ok(()))
             .with_context(|| {
                 format!("cannot write {}", self.setup.run.join("metrics.jsonl").display())
             })

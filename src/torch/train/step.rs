@@ -13,6 +13,7 @@ use crate::nn::Mode;
 use crate::precision::Precision;
 use crate::predict;
 use crate::profile::{self, Part};
+use crate::ranks::Ranks;
 
 /// What a step needs besides its batches.
 pub(super) struct Settings<'a> {
@@ -25,17 +26,43 @@ pub(super) struct Settings<'a> {
     pub(super) scale: f64,
     /// The seed of libtorch's generator for the nth image of the step.
     pub(super) seed: &'a dyn Fn(usize) -> i64,
+    /// Who shares the step.
+    pub(super) ranks: &'a dyn Ranks,
+    /// Images of a batch, of which the last one of the step may have fewer.
+    pub(super) batch: usize,
 }
 
 /// Losses of a batch that are not finite.
 #[derive(Debug)]
 pub(super) struct NotFinite {
     pub(super) losses: [f64; 4],
-    /// Which batch of the step.
-    pub(super) batch: usize,
+    /// Of the batch.
+    pub(super) image_ids: Vec<i64>,
 }
 
-/// Leaves the gradients of the losses of `batches`, taken as one batch, in `optimizer`, and gives the losses.
+/// Losses that are not finite, of a batch of this process.
+struct Fault {
+    losses: [f64; 4],
+    batch: usize,
+}
+
+impl NotFinite {
+    /// What one process has found, for all.
+    fn told(found: Option<Self>, ranks: &dyn Ranks) -> Self {
+        let bytes = found.map_or_else(Vec::new, |found| {
+            let losses = found.losses.iter().flat_map(|loss| loss.to_le_bytes());
+            losses.chain(found.image_ids.iter().flat_map(|id| id.to_le_bytes())).collect()
+        });
+        let bytes = ranks.first(&bytes);
+        let words = bytes.as_chunks::<8>().0;
+        let loss = |i: usize| words.get(i).map_or(f64::NAN, |word| f64::from_le_bytes(*word));
+        let image_ids = words.iter().skip(4).map(|word| i64::from_le_bytes(*word));
+        Self { losses: [0, 1, 2, 3].map(loss), image_ids: image_ids.collect() }
+    }
+}
+
+/// Leaves the gradients of the losses of `batches`, taken as one batch, in `optimizer`, and gives the losses. With
+/// several processes, `batches` are those of this one, and gradients and losses those of all.
 ///
 /// A batch's losses are means over its sampled anchors and regions, or over its images. How many the batches
 /// have together is known for certain only after the last one: it is concluded from the first, and where that
@@ -46,59 +73,111 @@ pub(super) fn gradients<B: Backbone>(
     batches: &[Batch],
     settings: &Settings<'_>,
 ) -> Result<[f64; 4], NotFinite> {
+    let ranks = settings.ranks;
+    let share = ranks.share();
     let images: usize = batches.iter().map(|batch| batch.samples.len()).sum();
     // What another attempt must find as it was: running statistics.
-    let before = (batches.len() > 1).then(|| optimizer.fixed().copy());
+    let before = (batches.len() > 1 || share.count > 1).then(|| optimizer.fixed().copy());
     let mut whole: Option<Counts> = None;
     loop {
         optimizer.zero_grad();
         let mut parts: Vec<(Tensor, Counts)> = Vec::with_capacity(batches.len());
         let mut sum = Counts::ZERO;
-        let mut first = 0;
+        let mut first = share.rank * settings.batch;
         for batch in batches {
             let own = batch.samples.len();
             let seeds: Vec<i64> = (first..first + own).map(settings.seed).collect();
-            first += own;
+            first += own + (share.count - 1) * settings.batch;
             // For drop path; samples are drawn from seeds of their own.
             tch::manual_seed(seeds.first().copied().unwrap_or_default());
             let forward = || losses(network, batch, &seeds, settings);
             let (losses, counts) = settings.precision.within(settings.device, forward);
-            let whole = *whole.get_or_insert_with(|| counts.times(images as f64 / own as f64));
+            let whole = *whole.get_or_insert_with(|| guess(counts, [own, images], ranks));
             let total = losses.total(&counts.share(whole, settings.loss_weights));
             network.backward(&if settings.scale == 1. { total } else { total * settings.scale });
             profile::lap(Part::Backward);
             parts.push((losses.stacked(), counts));
             sum += counts;
         }
+        // The others wait for this process's part of the first guess, even if it has no batch.
+        whole.get_or_insert_with(|| guess(Counts::ZERO, [0, images], ranks));
+        let mut counts = [sum.anchors, sum.regions];
+        ranks.sum_f64(&mut counts);
+        let sum = Counts { anchors: counts[0], regions: counts[1] };
         match &before {
             Some(before) if whole != Some(sum) => {
                 tch::no_grad(|| optimizer.fixed().copy_(before));
                 whole = Some(sum);
             }
             _ => {
-                let values = values(&parts, sum);
+                let values = agreed(values(&parts, sum), batches, ranks)?;
+                if let Some(before) = before.filter(|_| share.count > 1) {
+                    ranks.sum_tensor(optimizer.gradients());
+                    average_statistics(&mut optimizer.fixed(), &before, ranks);
+                }
                 profile::lap(Part::Backward);
-                return values;
+                return Ok(values);
             }
         }
     }
 }
 
-/// The losses of a step from those of its batches: read at once, and after all of the backward pass, since whoever
-/// reads waits for the device.
-fn values(parts: &[(Tensor, Counts)], whole: Counts) -> Result<[f64; 4], NotFinite> {
+/// The part of the losses of a step that its batches `parts` have, or the first batch whose losses are not finite:
+/// read at once, and after all of the backward pass, since whoever reads waits for the device.
+fn values(parts: &[(Tensor, Counts)], whole: Counts) -> Result<[f64; 4], Fault> {
+    let mut values = [0.; 4];
+    if parts.is_empty() {
+        return Ok(values);
+    }
     let stacked: Vec<&Tensor> = parts.iter().map(|(losses, _)| losses).collect();
     let read = boxes::to_vec(&Tensor::stack(&stacked, 0)); // [batches, 4]
-    let mut values = [0.; 4];
     for (batch, (found, (_, counts))) in read.chunks_exact(4).zip(parts).enumerate() {
         let losses = [0, 1, 2, 3].map(|i| f64::from(found[i]));
         if !losses.iter().all(|v| v.is_finite()) {
-            return Err(NotFinite { losses, batch });
+            return Err(Fault { losses, batch });
         }
         let shares = Losses::weighted(losses, &counts.share(whole, &LossWeights::ONES));
         values.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
     }
     Ok(values)
+}
+
+/// What the processes found, as one: the losses of the step, or what is wrong in the first that has a fault.
+fn agreed(
+    found: Result<[f64; 4], Fault>,
+    batches: &[Batch],
+    ranks: &dyn Ranks,
+) -> Result<[f64; 4], NotFinite> {
+    let mut values = found.as_ref().copied().unwrap_or_default();
+    let fault = found.err().map(|Fault { losses, batch }| {
+        let image_ids = batches[batch].samples.iter().map(|sample| sample.image_id).collect();
+        NotFinite { losses, image_ids }
+    });
+    if ranks.any(fault.is_some()) {
+        return Err(NotFinite::told(fault, ranks));
+    }
+    ranks.sum_f64(&mut values);
+    Ok(values)
+}
+
+/// The counts of the step, concluded from those of each process's first batch: of `own` of its `images`.
+fn guess(counts: Counts, [own, images]: [usize; 2], ranks: &dyn Ranks) -> Counts {
+    let mut sums = [counts.anchors, counts.regions, own as f64, images as f64];
+    ranks.sum_f64(&mut sums);
+    Counts { anchors: sums[0], regions: sums[1] }.times(sums[3] / sums[2].max(1.))
+}
+
+/// Leaves in `fixed` what the processes have on average, of those in which it moved away from `before`: running
+/// statistics of live batch norm. What moved nowhere, such as frozen weights, stays to the bit.
+fn average_statistics(fixed: &mut Tensor, before: &Tensor, ranks: &dyn Ranks) {
+    let mut moved = [f64::from(u8::from(!fixed.equal(before)))];
+    ranks.sum_f64(&mut moved);
+    if moved[0] == 0. {
+        return;
+    }
+    let change = &*fixed - before;
+    ranks.sum_tensor(&change);
+    tch::no_grad(|| fixed.copy_(&(before + change / moved[0])));
 }
 
 fn losses<B: Backbone>(
@@ -115,6 +194,7 @@ fn losses<B: Backbone>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::Alone;
     use detect::config::{Config, NormMode, Rules};
     use detect::data::loader::Sample;
     use detect::geometry::{Box2, Label, Size};
@@ -177,6 +257,8 @@ mod tests {
             precision: Precision::Float32,
             scale: 1.,
             seed: &|image| image as i64 * 77 + 5,
+            ranks: &Alone,
+            batch: 4,
         };
         let losses = gradients(&network, &mut optimizer, batches, &settings).unwrap();
         (optimizer.gradients().copy(), losses)
@@ -223,6 +305,8 @@ mod tests {
                 precision: Precision::Float32,
                 scale: 1.,
                 seed: &|image| image as i64,
+                ranks: &Alone,
+                batch: 4,
             };
             for step in batches.chunks(2) {
                 gradients(&network, &mut optimizer, step, &settings).unwrap();
@@ -263,6 +347,8 @@ mod tests {
                 precision: Precision::Float32,
                 scale,
                 seed: &|image| image as i64,
+                ranks: &Alone,
+                batch: 4,
             };
             let losses = gradients(&network, &mut optimizer, &[batch(0..2)], &settings).unwrap();
             optimizer.divide_gradients(scale);

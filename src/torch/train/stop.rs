@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use detect::failure::Exit;
 
+use crate::ranks::Ranks;
+
 /// Whether a run was told to stop, and by what.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicUsize>);
@@ -35,6 +37,14 @@ impl Stop {
     #[cfg(not(unix))]
     pub fn on_signals() -> io::Result<Self> {
         Ok(Self::default())
+    }
+
+    /// The same where any process of a run was told to: all of them end alike.
+    pub fn agreed(&self, ranks: &dyn Ranks) -> Option<Exit> {
+        let (here, ends) = (self.requested(), [Exit::Interrupted, Exit::Terminated]);
+        let mut told = ends.map(|exit| f64::from(u8::from(here == Some(exit))));
+        ranks.sum_f64(&mut told);
+        ends.into_iter().zip(told).find_map(|(exit, told)| (told > 0.).then_some(exit))
     }
 
     /// How the program has to end, where it was told to.

@@ -1,6 +1,7 @@
 //! `detect train`; and the verbs of `detect` on tensors.
 
 mod run_folder;
+mod together;
 mod train;
 
 use detect::cli::{self, Cli, Command};

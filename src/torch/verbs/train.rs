@@ -15,18 +15,24 @@ use detect::nasnet::{BackboneName, Wiring, plan};
 use detect::weights::{Contents, model};
 
 use super::run_folder::{self, TakenBack};
-use crate::device;
+use super::together;
 use crate::shim;
 use crate::train::checkpoint::{self, State};
 use crate::train::{CONFIG, Ended, Setup, Trainer, stop::Stop};
+use crate::{device, ranks};
 
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     if args.deterministic {
         shim::set_deterministic();
     }
+    let ranks = ranks::join()?;
+    // One of several processes talks; errors are told by whoever has them.
+    let _quiet = (!ranks.leads())
+        .then(|| tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default()));
     let device = device::choose(&args.run_on)?;
+    let device = together::device(&*ranks, &args.run_on.device, device)?;
     // Before anything is read that the process which holds it could change.
-    let held = args.resume.as_deref().map(hold).transpose()?;
+    let held = args.resume.as_deref().filter(|_| ranks.leads()).map(hold).transpose()?;
     let resumed = (args.resume.as_deref())
         .map(|run| checkpoint::load(run).map_err(|e| with_exit(e.exit(), e.into())))
         .transpose()?;
@@ -65,20 +71,29 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
             config.data.val
         );
     }
-    let run_folder = match (&args.resume, &args.out) {
-        (Some(run), _) => run.clone(),
-        (None, Some(out)) => out.clone(),
-        (None, None) => run_folder::next_free(&config.name)?,
-    };
+    let step = resumed.as_ref().map_or(0, |(_, state, _)| state.step);
+    together::check(&*ranks, &config, &train, val.as_deref(), step)?;
+    let run_folder = together::folder(&*ranks, || match (&args.resume, &args.out) {
+        (Some(run), _) => Ok(run.clone()),
+        (None, Some(out)) => Ok(out.clone()),
+        (None, None) => run_folder::next_free(&config.name),
+    })?;
     let (lock, _taken_back) = match held {
-        Some(lock) => (lock, None),
-        None => (run_folder::begin(&run_folder)?, Some(TakenBack(&run_folder))),
+        Some(lock) => (Some(lock), None),
+        None if !ranks.leads() => (None, None),
+        None => (Some(run_folder::begin(&run_folder)?), Some(TakenBack(&run_folder))),
     };
-    checkpoint::sweep(&run_folder);
-    let setup = Setup { config, train, val, run: run_folder.clone(), device };
+    if ranks.leads() {
+        checkpoint::sweep(&run_folder);
+    }
+    let processes = match ranks.share().count {
+        1 => String::new(),
+        count => format!(" in {count} processes"),
+    };
+    let setup = Setup { config, train, val, run: run_folder.clone(), device, ranks };
     let steps = setup.total_steps();
     tracing::info!(
-        "{}: {} on {} images, {} classes, {steps} steps of {} images, {device:?}, into {}",
+        "{}: {} on {} images, {} classes, {steps} steps of {} images{processes}, {device:?}, into {}",
         setup.config.name,
         setup.config.backbone.name,
         setup.train.images.len(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use detect::config::Config;
@@ -10,6 +11,7 @@ use detect::failure::Exit;
 use detect::geometry::{Box2, Label};
 use detect::weights::Contents;
 use detect_torch::detector::Truth;
+use detect_torch::ranks::Alone;
 use detect_torch::train::{Ended, Setup, Trainer, checkpoint, stop::Stop};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -47,7 +49,7 @@ fn go_on(
     config.train.steps = steps;
     change(&mut contents, &mut config);
     let train = Arc::new(Dataset::open(&bench.data, "train").unwrap());
-    let setup = Setup { config, train, val: None, run, device: Device::Cpu };
+    let setup = Setup { config, train, val: None, run, device: Device::Cpu, ranks: Rc::new(Alone) };
     Trainer::resume(setup, &contents, state, &path)?.run(&Stop::default())
 }
 
