@@ -33,6 +33,11 @@ pub struct Backbone {
 }
 
 impl Backbone {
+    /// Whether processes that share a step wait for each other in batch norms.
+    pub fn synchronised(&self) -> bool {
+        [self.norm, self.tail_norm].contains(&NormMode::Synchronised)
+    }
+
     /// The stack of cells that this section describes.
     ///
     /// # Panics
@@ -80,6 +85,9 @@ pub enum NormMode {
     Affine,
     /// Normalises by the batch and learns.
     Live,
+    /// The same; where several processes share a step, by the batches that they take at the same time as one. Slower
+    /// than [`Self::Live`].
+    Synchronised,
 }
 
 /// How the detector is put together.

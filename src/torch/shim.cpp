@@ -1,13 +1,39 @@
-// What tch does not pass on of libtorch's settings: the precision that operations choose by themselves
-// (autocast), and determinism. shim.rs declares and explains these functions; none of them throws, so that no
-// C++ exception can reach Rust.
+// What tch does not pass on of libtorch: the precision that operations choose by themselves (autocast), determinism,
+// and operations with a backward pass of one's own. shim.rs declares and explains these functions; none of them throws,
+// so that no C++ exception can reach Rust.
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/DeviceGuard.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 namespace {
 c10::DeviceType type_of(int cuda) { return cuda ? c10::kCUDA : c10::kCPU; }
+
+// Leaves in `values` the sum over the processes; gives 0 if it could.
+using Sum = int (*)(const void *group, double *values, int64_t count);
+
+at::Tensor summed(const at::Tensor &xs, Sum sum, const void *group) {
+  // A copy: the numbers are changed in place.
+  auto sums = xs.detach().to(at::kCPU, at::kDouble, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  TORCH_CHECK(sum(group, sums.data_ptr<double>(), sums.numel()) == 0, "the processes could not sum");
+  return sums.to(xs.device());
+}
+
+// The sum over all processes. A loss is the sum of those of all, so that the gradient of a sum is, too.
+struct Summed : torch::autograd::Function<Summed> {
+  static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &xs, Sum sum, const void *group) {
+    context->saved_data["sum"] = reinterpret_cast<int64_t>(sum);
+    context->saved_data["group"] = reinterpret_cast<int64_t>(group);
+    return summed(xs, sum, group);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context, torch::autograd::variable_list gradients) {
+    const auto sum = reinterpret_cast<Sum>(context->saved_data["sum"].toInt());
+    const auto group = reinterpret_cast<const void *>(context->saved_data["group"].toInt());
+    return {summed(gradients[0], sum, group), at::Tensor(), at::Tensor()};
+  }
+};
 } // namespace
 
 extern "C" {
@@ -45,5 +71,14 @@ void detect_set_deterministic(int on) {
   context.setDeterministicFillUninitializedMemory(false);
   context.setDeterministicCuDNN(on != 0);
   if (on != 0) context.setBenchmarkCuDNN(false);
+}
+
+// A tensor that the caller owns; null where it could not be made.
+void *detect_summed(const void *xs, Sum sum, const void *group) {
+  try {
+    return new at::Tensor(Summed::apply(*static_cast<const at::Tensor *>(xs), sum, group));
+  } catch (...) {
+    return nullptr;
+  }
 }
 }

@@ -1,20 +1,33 @@
-//! The settings of libtorch that tch has no function for: autocast's precision, and determinism. The C++ side is
-//! `shim.cpp`.
+//! What tch has no function for: autocast's precision, determinism, and an operation with a backward pass of its own.
+//! The C++ side is `shim.cpp`.
 
-#![expect(unsafe_code, reason = "calls of C functions, and a variable of the environment")]
+#![expect(
+    unsafe_code,
+    reason = "calls of C functions, what they call back, and a variable of the environment"
+)]
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tch::Device;
+use tch::{Device, Tensor};
+
+use crate::ranks::{Group, Ranks};
 
 mod c {
-    use std::ffi::c_int;
+    use std::ffi::{c_int, c_void};
+
+    pub(super) type Sum = extern "C" fn(*const c_void, *mut f64, i64) -> c_int;
 
     unsafe extern "C" {
         pub(super) fn detect_autocast(cuda: c_int) -> c_int;
         pub(super) fn detect_set_autocast(cuda: c_int, precision: c_int);
         pub(super) fn detect_has_bf16(index: c_int) -> c_int;
         pub(super) fn detect_set_deterministic(on: c_int);
+        pub(super) fn detect_summed(
+            xs: *const c_void,
+            sum: Sum,
+            group: *const c_void,
+        ) -> *mut c_void;
     }
 }
 
@@ -52,4 +65,26 @@ pub fn set_deterministic() {
     }
     // SAFETY: it takes a number and writes settings of the process.
     unsafe { c::detect_set_deterministic(1) }
+}
+
+/// The sum over all processes of a tensor of each, in float64. Its backward pass sums the gradients over them as well,
+/// so that all must run it, in the same order.
+pub(crate) fn summed(xs: &Tensor, group: Group) -> Tensor {
+    let group: *const &'static dyn Ranks = group.0;
+    // SAFETY: `xs` is a tensor of libtorch's, which the function reads and keeps nothing of; `sum` is called with
+    // `group`, which stays as long as the program. What is thrown is caught.
+    let made = unsafe { c::detect_summed(xs.as_ptr().cast(), sum, group.cast()) };
+    assert!(!made.is_null(), "the processes can sum {xs:?}");
+    // SAFETY: a tensor that the function has made for whoever calls it.
+    unsafe { Tensor::from_ptr(made.cast()) }
+}
+
+/// What [`summed`] calls, also from the backward pass. No panic may pass through C++.
+extern "C" fn sum(group: *const c_void, values: *mut f64, count: i64) -> c_int {
+    // SAFETY: the pointer that `summed` has passed on.
+    let group: &dyn Ranks = unsafe { *group.cast::<&'static dyn Ranks>() };
+    // SAFETY: the numbers of a float64 tensor on the CPU that nobody else has, of which there is at least one.
+    let values = unsafe { std::slice::from_raw_parts_mut(values, count as usize) };
+    let summed = catch_unwind(AssertUnwindSafe(|| group.sum_f64(values)));
+    c_int::from(summed.is_err())
 }

@@ -74,6 +74,10 @@ fn mpirun() -> Command {
     command
 }
 
+fn farthest(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).fold(0., |most, (x, y)| most.max((x - y).abs()))
+}
+
 /// A small data set and room for runs on it.
 struct Bench {
     dir: tempfile::TempDir,
@@ -121,24 +125,34 @@ impl Bench {
         checkpoint::load(&self.run(name)).unwrap().1
     }
 
+    /// The tensors of a run's checkpoint.
+    fn tensors(&self, name: &str) -> BTreeMap<String, Vec<f32>> {
+        let contents = Contents::read(&self.run(name).join("last.safetensors")).unwrap();
+        let numbers = |bytes: &[u8]| {
+            bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        };
+        contents.tensors.iter().map(|(n, t)| (n.clone(), numbers(&t.bytes))).collect()
+    }
+
     /// The largest difference between the tensors of two runs, as a share of the tensor's largest number.
     fn difference(&self, a: &str, b: &str) -> f32 {
-        let read = |name: &str| -> BTreeMap<String, Vec<f32>> {
-            let contents = Contents::read(&self.run(name).join("last.safetensors")).unwrap();
-            let numbers = |bytes: &[u8]| {
-                bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-            };
-            contents.tensors.iter().map(|(n, t)| (n.clone(), numbers(&t.bytes))).collect()
-        };
-        let (a, b) = (read(a), read(b));
+        let (a, b) = (self.tensors(a), self.tensors(b));
         assert!(a.len() > 100 && a.keys().eq(b.keys()));
         let mut most = 0_f32;
         for (a, b) in a.values().zip(b.values()) {
             let scale = a.iter().fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
-            let far = a.iter().zip(b).fold(0_f32, |m, (x, y)| m.max((x - y).abs()));
-            most = most.max(far / scale);
+            most = most.max(farthest(a, b) / scale);
         }
         most
+    }
+
+    /// The largest difference between the networks of two runs.
+    fn apart(&self, a: &str, b: &str) -> f32 {
+        let (a, b) = (self.tensors(a), self.tensors(b));
+        let model = a.iter().filter(|(name, _)| name.starts_with("model."));
+        let far: Vec<f32> = model.map(|(name, a)| farthest(a, &b[name])).collect();
+        assert!(far.len() > 100);
+        far.into_iter().fold(0., f32::max)
     }
 
     /// Starts a run without end and waits for its first steps.
@@ -232,6 +246,45 @@ fn two_processes_make_the_steps_of_one() {
     }
     // The weights have moved at all.
     assert!(bench.difference("two-1", "two-5") > 1e-3);
+}
+
+#[test]
+fn synchronised_norms_take_the_batches_of_all_as_one() {
+    if !launcher() {
+        return;
+    }
+    let bench = Bench::new(7, 1);
+    let norms = |how: &str| {
+        ["norm", "tail_norm"]
+            .map(|key| ["--set".to_owned(), format!("backbone.{key}={how}")])
+            .concat()
+    };
+    let flags = |how: &str, more: &[&str]| -> Vec<String> {
+        let steady = STEADY[..STEADY.len() - 2].iter().chain(&["--set", "data.val=none"]);
+        steady.chain(more).map(|word| (*word).to_owned()).chain(norms(how)).collect()
+    };
+    // Against one process with all images of a step in one batch. The second step of 4 images has 3: of 4 processes
+    // one takes part with nothing.
+    for (steps, count, images, bound) in [("1", 2, "2", 1e-6), ("2", 4, "4", 1e-5)] {
+        let name = |kind: &str| format!("{kind}-{steps}-{count}");
+        let parts = ["--steps", steps, "--batch", "1", "--accumulate", images];
+        for how in ["synchronised", "live"] {
+            let flags = flags(how, &parts);
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            expect_code(&bench.together(count, &name(how), &flags).output().unwrap(), 0);
+        }
+        let flags = flags("synchronised", &["--steps", steps, "--batch", images]);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        expect_code(&bench.alone(&name("one"), &flags), 0);
+        let far = bench.apart(&name("one"), &name("synchronised"));
+        assert!(far < bound, "{steps} steps of {count}: {far}");
+        let unlike = bench.apart(&name("one"), &name("live"));
+        assert!(unlike > 10. * bound, "{steps} steps of {count}: {unlike} without");
+    }
+    // Two rounds a step, of 3 batches and of 1.
+    let flags = flags("synchronised", &["--steps", "2", "--batch", "1", "--accumulate", "4"]);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    expect_code(&bench.together(3, "odd", &flags).output().unwrap(), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod convolution;
 mod linear;
 mod norm;
 pub mod same;
+pub mod synchronised;
 mod unit;
 
 pub use channel_norm::{ChannelNorm, Over};

@@ -1,10 +1,13 @@
-//! Batch norm: live, frozen, or with frozen statistics.
+//! Batch norm: live, over several processes, frozen, or with frozen statistics.
 
 use detect::config::{Backbone, NormMode};
-use tch::Tensor;
 use tch::nn::Path;
+use tch::{Kind, Tensor};
 
-use super::Mode;
+use super::synchronised::{self, Shared};
+use super::{Mode, nchw};
+use crate::precision::widened;
+use crate::shim;
 
 /// What all batch norms of a part of a network share.
 #[derive(Debug, Clone, Copy)]
@@ -65,11 +68,14 @@ impl BatchNorm {
     /// running ones.
     pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
         let live = mode.is_train()
-            && self.settings.mode == NormMode::Live
+            && matches!(self.settings.mode, NormMode::Live | NormMode::Synchronised)
             // `train.freeze` takes the gradient away.
             && self.weight.requires_grad();
         let again = live && matches!(mode, Mode::Again { .. });
         let running = |statistic| (!again).then_some(statistic);
+        if live && self.settings.mode == NormMode::Synchronised {
+            return self.over(synchronised::current(), xs, !again);
+        }
         xs.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
@@ -80,5 +86,38 @@ impl BatchNorm {
             self.settings.eps,
             true,
         )
+    }
+
+    /// [`Self::forward`] of a norm whose batch is shared: its mean and variance are those of what all processes have,
+    /// and so are the gradients. One process computes alike, so that a run does not hang on how many there are: between
+    /// this and libtorch's kernel lies rounding, which a ReLU or a maximum can make a difference of.
+    fn over(&self, shared: Shared, xs: &Tensor, learns_statistics: bool) -> Tensor {
+        let [n, channels, h, w] = nchw(xs);
+        let (wide, share) = (widened(xs), shared.share());
+        let of_channel = |t: &Tensor| t.to_kind(wide.kind()).view([1, channels, 1, 1]);
+        let sum = |xs: &Tensor| {
+            let dims: &[i64] = &[0, 2, 3];
+            xs.sum_dim_intlist(dims, false, None).to_kind(Kind::Double) * share
+        };
+        let values = Tensor::full([1], (n * h * w) as f64 * share, (Kind::Double, xs.device()));
+        let sums = shim::summed(&Tensor::cat(&[sum(&wide), values], 0), shared.group); // [C + 1]
+        let values = sums.narrow(0, channels, 1).detach().clamp_min(1.);
+        let mean = sums.narrow(0, 0, channels) / &values;
+        let centred = &wide - of_channel(&mean);
+        let variance = shim::summed(&sum(&(&centred * &centred)), shared.group) / &values;
+        if learns_statistics {
+            tch::no_grad(|| {
+                // As libtorch's: the variance that is kept is that of a sample.
+                let unbiased = &variance * (&values / (&values - 1.).clamp_min(1.));
+                for (running, found) in
+                    [(&self.running_mean, &mean), (&self.running_var, &unbiased)]
+                {
+                    let found = found.to_kind(running.kind());
+                    let _ = running.shallow_clone().lerp_(&found, self.settings.momentum);
+                }
+            });
+        }
+        let scale = self.weight.to_kind(Kind::Double) * (variance + self.settings.eps).rsqrt();
+        (centred * of_channel(&scale) + of_channel(&self.bias)).to_kind(xs.kind())
     }
 }

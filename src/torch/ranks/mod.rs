@@ -8,9 +8,11 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(test)]
+pub(crate) mod threads;
 
 use std::fmt;
-use std::rc::Rc;
+use std::ops::Deref;
 
 use detect::data::sampling::Share;
 use detect::failure::Exit;
@@ -22,7 +24,7 @@ const BUCKET: i64 = 1 << 20;
 
 /// The processes of a run. Every call that tells of others is made by all of them, in the same order; it waits for
 /// them, and a process that ends in between ends all.
-pub trait Ranks: fmt::Debug {
+pub trait Ranks: fmt::Debug + Sync {
     /// Which one this is, of how many.
     fn share(&self) -> Share;
 
@@ -86,6 +88,29 @@ impl dyn Ranks + '_ {
     }
 }
 
+/// [`Ranks`] to be handed around as a number is, also to libtorch: they are there as long as the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Group(pub(crate) &'static &'static dyn Ranks);
+
+impl Group {
+    /// Of one process.
+    pub const ALONE: Self = Self(&(&Alone as &dyn Ranks));
+
+    /// Of what the program has joined. To be made once: it stays.
+    pub fn new(ranks: impl Ranks + 'static) -> Self {
+        let ranks: &dyn Ranks = Box::leak(Box::new(ranks));
+        Self(Box::leak(Box::new(ranks)))
+    }
+}
+
+impl Deref for Group {
+    type Target = dyn Ranks;
+
+    fn deref(&self) -> &(dyn Ranks + 'static) {
+        *self.0
+    }
+}
+
 /// One process.
 #[derive(Debug, Clone, Copy)]
 pub struct Alone;
@@ -116,10 +141,10 @@ impl Ranks for Alone {
 ///
 /// # Errors
 /// Where there are several and this build can't join them: each would make a run of its own.
-pub fn join() -> anyhow::Result<Rc<dyn Ranks>> {
+pub fn join() -> anyhow::Result<Group> {
     #[cfg(feature = "mpi")]
     if let Some(ranks) = mpi::join()? {
-        return Ok(Rc::new(ranks));
+        return Ok(Group::new(ranks));
     }
     #[cfg(not(feature = "mpi"))]
     if let Some(count) = started_with() {
@@ -129,7 +154,7 @@ pub fn join() -> anyhow::Result<Rc<dyn Ranks>> {
              `cargo build --release --workspace --features detect-torch/mpi`, or start it without mpirun"
         );
     }
-    Ok(Rc::new(Alone))
+    Ok(Group::ALONE)
 }
 
 /// How many processes a launcher says that it has started, if more than one.

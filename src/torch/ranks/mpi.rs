@@ -1,6 +1,5 @@
 //! Processes that an MPI launcher started.
 
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use detect::data::sampling::Share;
@@ -22,17 +21,11 @@ const LAUNCHED: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "P
 /// MPI, until [`leave`]. Dropping it waits for all processes, so an error must not drop it on its way up.
 static UNIVERSE: Mutex<Option<Universe>> = Mutex::new(None);
 
-/// All processes of `mpirun`.
+/// All processes of `mpirun`: the world, which is no field since its handle is a pointer.
+#[derive(Debug)]
 pub(super) struct Mpi {
-    world: SimpleCommunicator,
     share: Share,
     local_rank: usize,
-}
-
-impl fmt::Debug for Mpi {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mpi({:?})", self.share)
-    }
 }
 
 /// The processes that a launcher started, if one did.
@@ -40,15 +33,16 @@ pub(super) fn join() -> anyhow::Result<Option<Mpi>> {
     if !LAUNCHED.iter().any(|name| std::env::var_os(name).is_some()) {
         return Ok(None);
     }
-    // Only the main thread speaks to the others.
-    let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
+    // One thread at a time speaks to the others: the main one, and for synchronised batch norm on a GPU libtorch's,
+    // while the main one waits for it.
+    let Some((universe, _)) = mpi::initialize_with_threading(Threading::Serialized) else {
         return fail!(Exit::Internal, "MPI was started twice");
     };
     let world = universe.world();
     *UNIVERSE.lock().unwrap_or_else(PoisonError::into_inner) = Some(universe);
     let share = Share { rank: world.rank() as usize, count: world.size() as usize };
     let local_rank = world.split_shared(world.rank()).rank() as usize;
-    Ok(Some(Mpi { world, share, local_rank }))
+    Ok(Some(Mpi { share, local_rank }))
 }
 
 pub(super) fn leave(exit: Exit) {
@@ -72,12 +66,12 @@ impl Ranks for Mpi {
 
     fn sum(&self, values: &mut [f32]) {
         let own = values.to_vec();
-        self.world.all_reduce_into(&own[..], values, SystemOperation::sum());
+        SimpleCommunicator::world().all_reduce_into(&own[..], values, SystemOperation::sum());
     }
 
     fn sum_f64(&self, values: &mut [f64]) {
         let own = values.to_vec();
-        self.world.all_reduce_into(&own[..], values, SystemOperation::sum());
+        SimpleCommunicator::world().all_reduce_into(&own[..], values, SystemOperation::sum());
     }
 
     fn gather(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
@@ -86,8 +80,9 @@ impl Ranks for Mpi {
         // MPI_IN_PLACE.
         let bytes = &[&[0], bytes].concat()[..];
         let own = i32::try_from(bytes.len()).expect("a message to other processes is below 2 GiB");
-        self.world.all_gather_into(&own, &mut lengths[..]);
-        let root = self.world.process_at_rank(0);
+        SimpleCommunicator::world().all_gather_into(&own, &mut lengths[..]);
+        let world = SimpleCommunicator::world();
+        let root = world.process_at_rank(0);
         if self.share.rank > 0 {
             root.gather_varcount_into(bytes);
             return Vec::new();
@@ -106,7 +101,8 @@ impl Ranks for Mpi {
     }
 
     fn broadcast(&self, mut bytes: Vec<u8>) -> Vec<u8> {
-        let root = self.world.process_at_rank(0);
+        let world = SimpleCommunicator::world();
+        let root = world.process_at_rank(0);
         let mut length = bytes.len() as u64;
         root.broadcast_into(&mut length);
         bytes.resize(length as usize, 0);

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::rc::Rc;
 use std::time::Instant;
 
 use detect::data::Dataset;
@@ -62,7 +61,7 @@ impl Trainer {
             },
         )
         .map_err(|e| with_exit(e.exit(), e.into()))?;
-        let ranks = Rc::clone(&self.setup.ranks);
+        let ranks = self.setup.ranks;
         if ranks.any(run.left) {
             return Ok(None);
         }

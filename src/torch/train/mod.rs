@@ -19,7 +19,6 @@ mod step;
 pub mod stop;
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,7 +40,7 @@ use crate::detector::{FasterRcnn, Losses};
 use crate::nn::Mode;
 use crate::precision::Precision;
 use crate::profile::{self, Part};
-use crate::ranks::Ranks;
+use crate::ranks::Group;
 use crate::weights;
 use checkpoint::State;
 use guard::Latest;
@@ -69,7 +68,7 @@ pub struct Setup {
     /// Where it runs.
     pub device: Device,
     /// Who shares it.
-    pub ranks: Rc<dyn Ranks>,
+    pub ranks: Group,
 }
 
 impl Setup {
@@ -352,7 +351,8 @@ impl Trainer {
             precision: self.precision,
             scale,
             seed: &|image| seed_of(train.seed, shown + image),
-            ranks: &*self.setup.ranks,
+            ranks: self.setup.ranks,
+            synchronised: self.setup.config.backbone.synchronised(),
             batch: train.batch,
         };
         self.check_truths(batches)?;

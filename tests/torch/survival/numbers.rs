@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use detect::config::Config;
@@ -11,7 +10,7 @@ use detect::failure::Exit;
 use detect::geometry::{Box2, Label};
 use detect::weights::Contents;
 use detect_torch::detector::Truth;
-use detect_torch::ranks::Alone;
+use detect_torch::ranks::Group;
 use detect_torch::train::{Ended, Setup, Trainer, checkpoint, stop::Stop};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -49,7 +48,7 @@ fn go_on(
     config.train.steps = steps;
     change(&mut contents, &mut config);
     let train = Arc::new(Dataset::open(&bench.data, "train").unwrap());
-    let setup = Setup { config, train, val: None, run, device: Device::Cpu, ranks: Rc::new(Alone) };
+    let setup = Setup { config, train, val: None, run, device: Device::Cpu, ranks: Group::ALONE };
     Trainer::resume(setup, &contents, state, &path)?.run(&Stop::default())
 }
 

@@ -1,0 +1,211 @@
+//! Batches that count as one, here and in other processes.
+
+use super::*;
+use crate::ranks::threads::Threads;
+use detect::config::{Config, NormMode, Rules};
+use detect::data::loader::Sample;
+use detect::geometry::{Box2, Label};
+use tch::nn::VarStore;
+
+const SIDE: usize = 64;
+
+/// A picture of noise with `objects` squares.
+fn sample(index: usize, objects: usize) -> Sample {
+    let boxes = (0..objects).map(|i| {
+        let at = (3 + 5 * index + 9 * i) as f32;
+        Box2::new(at, at, at + 24., at + 30.)
+    });
+    Sample {
+        index,
+        image_id: index as i64,
+        original: Size::new(SIDE, SIDE),
+        resized: Size::new(SIDE, SIDE),
+        boxes: boxes.collect(),
+        labels: (0..objects).map(|i| Label(i % 2)).collect(),
+    }
+}
+
+fn batch(samples: std::ops::Range<usize>) -> Batch {
+    let size = Size::new(SIDE, SIDE);
+    let one = |index: usize| {
+        (0..SIDE * SIDE * 3).map(move |i| ((i * (index * 31 + 17)) % 251) as f32 / 125. - 1.)
+    };
+    Batch {
+        pixels: samples.clone().flat_map(one).collect::<Vec<_>>().into(),
+        samples: samples.map(|i| sample(i, 1 + i % 3)).collect(),
+        padded: size,
+    }
+}
+
+fn config(rules: Rules) -> Config {
+    let mut config = Config::recipe("tiny", &[]).unwrap();
+    config.backbone.norm = NormMode::Frozen;
+    config.backbone.tail_norm = NormMode::Frozen;
+    config.backbone.drop_path_keep = 1.;
+    config.rpn.post_nms_train = 6;
+    config.detector.rules = rules;
+    if rules == Rules::Tf {
+        (config.rpn.pre_nms_train, config.rpn.pre_nms_eval) = (0, 0);
+    }
+    config
+}
+
+/// Gradients and losses of the batches, and the largest difference to the network that was there before.
+fn gradients_of(config: &Config, batches: &[Batch]) -> (Tensor, [f64; 4]) {
+    tch::manual_seed(1);
+    let store = VarStore::new(Device::Cpu);
+    let network = FasterRcnn::new(&store.root(), config, 2);
+    let mut optimizer = Optimizer::new(&store, &config.train);
+    let settings = Settings {
+        mode: Mode::Train { progress: 0. },
+        loss_weights: &config.train.loss_weights,
+        device: Device::Cpu,
+        precision: Precision::Float32,
+        scale: 1.,
+        seed: &|image| image as i64 * 77 + 5,
+        ranks: Group::ALONE,
+        synchronised: false,
+        batch: 4,
+    };
+    let losses = gradients(&network, &mut optimizer, batches, &settings).unwrap();
+    (optimizer.gradients().copy(), losses)
+}
+
+#[test]
+fn several_batches_count_as_one() {
+    let _alone = crate::nn::alone();
+    for rules in [Rules::Torchvision, Rules::Tf] {
+        for sampled in [8, 10_000] {
+            // With 10,000 every image gives all it has, which differs from image to image.
+            let mut config = config(rules);
+            (config.rpn.sampled, config.roi.sampled) = (sampled, sampled);
+            let (whole, losses) = gradients_of(&config, &[batch(0..4)]);
+            for parts in [vec![0..2, 2..4], vec![0..1, 1..2, 2..4]] {
+                let parts: Vec<Batch> = parts.into_iter().map(batch).collect();
+                let (summed, summed_losses) = gradients_of(&config, &parts);
+                let norm = |t: &Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+                let far = norm(&(&whole - &summed)) / norm(&whole);
+                assert!(far < 1e-6, "{rules:?} {sampled} in {}: {far}", parts.len());
+                for (a, b) in losses.iter().zip(summed_losses) {
+                    assert!((a - b).abs() <= 1e-6 * a.abs(), "{losses:?} {summed_losses:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_that_is_made_again_moves_running_statistics_once() {
+    let _alone = crate::nn::alone();
+    let mut config = config(Rules::Torchvision);
+    config.backbone.norm = NormMode::Live;
+    (config.rpn.sampled, config.roi.sampled) = (10_000, 10_000);
+    let moved = |batches: &[Batch]| {
+        tch::manual_seed(1);
+        let store = VarStore::new(Device::Cpu);
+        let network = FasterRcnn::new(&store.root(), &config, 2);
+        let mut optimizer = Optimizer::new(&store, &config.train);
+        let settings = Settings {
+            mode: Mode::Train { progress: 0. },
+            loss_weights: &config.train.loss_weights,
+            device: Device::Cpu,
+            precision: Precision::Float32,
+            scale: 1.,
+            seed: &|image| image as i64,
+            ranks: Group::ALONE,
+            synchronised: false,
+            batch: 4,
+        };
+        for step in batches.chunks(2) {
+            gradients(&network, &mut optimizer, step, &settings).unwrap();
+        }
+        optimizer.fixed().copy()
+    };
+    // The same two batches as one step that is made twice, and as a plain walk through both.
+    let batches = [batch(0..2), batch(2..4)];
+    let together = moved(&batches);
+    let alone = {
+        tch::manual_seed(1);
+        let store = VarStore::new(Device::Cpu);
+        let network = FasterRcnn::new(&store.root(), &config, 2);
+        let optimizer = Optimizer::new(&store, &config.train);
+        let mode = Mode::Train { progress: 0. };
+        for batch in &batches {
+            let truths = vec![Truth::default(); 2];
+            network.losses(&predict::images(batch, Device::Cpu), &truths, mode);
+        }
+        optimizer.fixed().copy()
+    };
+    assert!(together.equal(&alone));
+}
+
+#[test]
+fn a_loss_that_is_scaled_by_a_power_of_two_gives_the_same_gradients() {
+    let _alone = crate::nn::alone();
+    let config = config(Rules::Torchvision);
+    let gradients_at = |scale: f64| {
+        tch::manual_seed(1);
+        let store = VarStore::new(Device::Cpu);
+        let network = FasterRcnn::new(&store.root(), &config, 2);
+        let mut optimizer = Optimizer::new(&store, &config.train);
+        let settings = Settings {
+            mode: Mode::Train { progress: 0. },
+            loss_weights: &config.train.loss_weights,
+            device: Device::Cpu,
+            precision: Precision::Float32,
+            scale,
+            seed: &|image| image as i64,
+            ranks: Group::ALONE,
+            synchronised: false,
+            batch: 4,
+        };
+        let losses = gradients(&network, &mut optimizer, &[batch(0..2)], &settings).unwrap();
+        optimizer.divide_gradients(scale);
+        (losses, optimizer.gradients().copy())
+    };
+    let (plain, scaled) = (gradients_at(1.), gradients_at(1024.));
+    assert_eq!(plain.0, scaled.0, "losses are told without it");
+    assert!(plain.1.equal(&scaled.1));
+}
+
+#[test]
+fn weights_whose_order_in_memory_a_convolution_would_change_are_few() {
+    let _alone = crate::nn::alone(); // making a network draws its first weights
+    // What `optim::flat` says of channels-last maps.
+    let store = VarStore::new(Device::Cpu);
+    let config = Config::recipe("default", &[]).unwrap();
+    let network = FasterRcnn::new(&store.root(), &config, 2);
+    let reordered = |weight: &Tensor| {
+        let size = weight.size();
+        // Both orders are the same where either the channels or the pixels of a kernel are one.
+        size.len() == 4 && size[1] > 1 && size[2] * size[3] > 1
+    };
+    let variables = crate::weights::named_variables(&store);
+    let found: Vec<&str> =
+        variables.iter().filter(|(_, w)| reordered(w)).map(|(n, _)| n.as_str()).collect();
+    assert_eq!(found, ["backbone.conv0.conv.weight", "rpn.head.conv.0.0.weight"]);
+    // Maps stay channels-last through the whole trunk.
+    let pixels = Tensor::zeros([1, 3, 64, 96], (Kind::Float, Device::Cpu));
+    let map = tch::no_grad(|| network.backbone().trunk(&pixels, Mode::Eval));
+    assert_eq!(map.stride()[1], 1);
+}
+
+#[test]
+fn a_fault_of_one_process_is_told_to_all() {
+    let group = Threads::group(3);
+    let found = group.each(vec![(); 3], |rank, ()| {
+        let found = match rank {
+            1 => Err(Fault { losses: [1., f64::NAN, 3., 4.], batch: 1 }),
+            _ => Ok([rank as f64; 4]),
+        };
+        agreed(found, &[batch(0..1), batch(2..4)], &*group.ranks)
+    });
+    for told in found {
+        let told = told.unwrap_err();
+        assert_eq!(told.image_ids, [2, 3]);
+        assert!(told.losses[1].is_nan() && told.losses[3] == 4.);
+    }
+    let found = group
+        .each(vec![(); 3], |rank, ()| agreed(Ok([rank as f64; 4]), &[], &*group.ranks).unwrap());
+    assert_eq!(found, [[3.; 4]; 3], "the sum");
+}
