@@ -26,13 +26,16 @@ pub(super) enum Weights {
     Norm([Vec<f32>; 2]),
 }
 
+/// Where the channels of a map lie within its pixels, and floats of a pixel.
+type Layout = (Vec<Segment>, usize);
+
 /// A depthwise kernel, laid out for the maps that it reads.
 #[derive(Debug)]
 pub(super) struct Depthwise {
     /// `[C, k, k]`.
     weights: Vec<f32>,
     kernel: usize,
-    laid_out: Mutex<HashMap<(Vec<Segment>, usize), Arc<Aligned>>>,
+    laid_out: Mutex<HashMap<Layout, Arc<Aligned>>>,
 }
 
 impl Depthwise {

@@ -125,7 +125,9 @@ fn mean(map: &Map) -> Vec<f32> {
         for pixel in image.chunks_exact(map.channels) {
             sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x);
         }
-        sums.iter_mut().for_each(|sum| *sum /= pixels as f32);
+        for sum in sums {
+            *sum /= pixels as f32;
+        }
     }
     means
 }
@@ -202,7 +204,7 @@ impl Classifier {
     ) -> Result<Self, WeightsError> {
         let (section, classes) = (&info.backbone, Some(info.classes.len()));
         let cells = section.plan().cells.len();
-        let features = Features::of(&contents, section, cells, classes, path, threads)?;
+        let features = Features::of(contents, section, cells, classes, path, threads)?;
         Ok(Self { info, features })
     }
 }
@@ -261,11 +263,11 @@ impl Features {
                 (*section, cells, None)
             }
         };
-        Self::of(&contents, &section, cells, classes, path, threads)
+        Self::of(contents, &section, cells, classes, path, threads)
     }
 
     fn of(
-        contents: &Contents,
+        contents: Contents,
         section: &config::Backbone,
         cells: usize,
         classes: Option<usize>,
@@ -279,22 +281,23 @@ impl Features {
             [(weight.clone(), vec![classes, inputs]), (bias.clone(), vec![classes])]
         });
         let also: BTreeMap<_, _> = also.into_iter().flatten().collect();
-        let network = network(contents, section, cells, also, path, pool.clone())?;
+        let network = network(&contents, section, cells, also, path, pool.clone())?;
         let floats = |name: &str| {
             contents.tensors[&format!("{BACKBONE}{name}")].to_f32().expect("it was checked")
         };
         let classifier =
             classes.map(|classes| Dense::new(&floats(&weight), &floats(&bias), classes, inputs));
+        drop(contents);
         Ok(Self { network, classifier, pool })
     }
 
     /// The last map after its ReLU.
     fn last_map(&self, images: Images<'_>) -> Map {
-        let request = self.request(images, vec![(self.network.cells(), true)]);
+        let request = Self::request(images, vec![(self.network.cells(), true)]);
         self.pool.install(|| self.network.run_joined(&request, images.pixels))
     }
 
-    fn request(&self, images: Images<'_>, maps: Vec<(usize, bool)>) -> Request {
+    fn request(images: Images<'_>, maps: Vec<(usize, bool)>) -> Request {
         let size = [images.size.height, images.size.width];
         Request { images: images.count, size, start: Start::Images, maps }
     }
@@ -321,7 +324,7 @@ impl FeatureModel for Features {
         let relu = self.classifier.is_some().then_some((cells, true));
         let wanted = (0..=cells).map(|map| (map, false)).chain(relu).collect();
         let mut found =
-            self.pool.install(|| self.network.run(&self.request(images, wanted), images.pixels));
+            self.pool.install(|| self.network.run(&Self::request(images, wanted), images.pixels));
         let logits = relu.map(|_| {
             let last = found.pop().expect("it was asked for");
             stored(
@@ -341,7 +344,7 @@ impl FeatureModel for Features {
             let classes = self.classifier.as_ref().map_or(0, Dense::outputs);
             return stored(&[images.count, classes], self.logits(&last));
         }
-        let request = self.request(images, vec![(self.network.cells(), false)]);
+        let request = Self::request(images, vec![(self.network.cells(), false)]);
         channels_first(&self.pool.install(|| self.network.run_joined(&request, images.pixels)))
     }
 }

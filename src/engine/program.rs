@@ -313,9 +313,10 @@ impl Builder {
                     given,
                     source,
                     stride: *stride,
-                    edge: Reading::new(match *always == taps.len() {
-                        true => &of_taps,
-                        false => &of_taps[..always * per_tap],
+                    edge: Reading::new(if *always == taps.len() {
+                        &of_taps
+                    } else {
+                        &of_taps[..always * per_tap]
                     }),
                     reading: Reading::new(&of_taps),
                     valid,

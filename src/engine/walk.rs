@@ -104,7 +104,7 @@ impl Walk<'_> {
             let made = match row.combine {
                 Combine::Concat => {
                     let of = |walk: &mut Self, side| {
-                        walk.operation(number, i, side, &sides[side], None, 1.)
+                        walk.operation(Edge { cell: number, row: i, side }, &sides[side], None, 1.)
                             .map_or_else(|| sides[side].clone(), |leaf| vec![leaf])
                     };
                     let left = of(self, 0);
@@ -149,19 +149,20 @@ impl Walk<'_> {
     /// other adds it to its own result.
     fn sum(&mut self, site: &Site, cell: usize, row: usize, sides: &[Value; 2]) -> Leaf {
         let [left, right] = site.genotype.rows[row].ops;
+        let edge = |side| Edge { cell, row, side };
         let plain = |op: Op| matches!(op.kind, OpKind::Average | OpKind::Max { .. });
         if left == right && plain(left) && !site.projects(left) {
             // The normal cell adds a pool to itself.
-            return self.operation(cell, row, 0, &sides[0], None, 2.).expect("it is a pool");
+            return self.operation(edge(0), &sides[0], None, 2.).expect("it is a pool");
         }
         let unchanged = |op: Op| op.kind == OpKind::Identity && !site.projects(op);
         // An identity, or else a pool, comes first: adding is free at the end of a product.
         let second = usize::from(unchanged(left) || (plain(left) && !unchanged(right)));
         let first = 1 - second;
-        let made = self.operation(cell, row, first, &sides[first], None, 1.);
+        let made = self.operation(edge(first), &sides[first], None, 1.);
         let read = made.map_or_else(|| self.single(&sides[first]), |leaf| vec![leaf]);
         let residual = self.builder.read(&read, false, 0);
-        if let Some(leaf) = self.operation(cell, row, second, &sides[second], Some(residual), 1.) {
+        if let Some(leaf) = self.operation(edge(second), &sides[second], Some(residual), 1.) {
             return leaf;
         }
         self.copy(&sides[second], Some(residual))
@@ -183,14 +184,13 @@ impl Walk<'_> {
     /// An operation on `value`, or nothing where it is the identity. A plain pool is multiplied by `factor`.
     fn operation(
         &mut self,
-        cell: usize,
-        row: usize,
-        side: usize,
+        edge: Edge,
         value: &Value,
         residual: Option<Buffer>,
         factor: f32,
     ) -> Option<Leaf> {
         let network = self.network;
+        let Edge { cell, row, side } = edge;
         let site = &network.plan.cells[cell];
         let op = site.genotype.rows[row].ops[side];
         let layer = |half| network.layers.at(cell, Place::Operation { row, side, half });
@@ -248,10 +248,8 @@ impl Walk<'_> {
         let whole = (grid([stride, stride]), layer.outputs);
         match (layer.kind, weights) {
             (LayerKind::Convolution { kernel, dilation }, Weights::Dense(weights)) => {
-                let reach = (kernel - 1) * dilation + 1;
-                let walk =
-                    Reach { kernel: [kernel; 2], dilation, reach: [reach; 2], stride: [stride; 2] };
-                self.convolution(walk, weights, value, relu, residual, layer.outputs)
+                let walk = Reach { kernel: [kernel; 2], dilation, stride: [stride; 2] };
+                self.convolution(walk, weights, value, relu, residual)
             }
             (LayerKind::Factorized, Weights::Dense(weights)) => {
                 let source = Source::Buffer(self.builder.read(value, relu, 0));
@@ -279,16 +277,11 @@ impl Walk<'_> {
                 self.builder.add(work, source, residual, whole)
             }
             (LayerKind::Split { kernel }, Weights::Split([across, down])) => {
-                let walk = |kernel: [usize; 2], stride| Reach {
-                    kernel,
-                    dilation: 1,
-                    reach: kernel,
-                    stride,
-                };
+                let walk = |kernel: [usize; 2], stride| Reach { kernel, dilation: 1, stride };
                 let first = walk([1, kernel], [1, stride]);
-                let between = self.convolution(first, across, value, relu, None, layer.outputs);
+                let between = self.convolution(first, across, value, relu, None);
                 let second = walk([kernel, 1], [stride, 1]);
-                self.convolution(second, down, &vec![between], false, residual, layer.outputs)
+                self.convolution(second, down, &vec![between], false, residual)
             }
             (kind, _) => unreachable!("{kind:?} has other weights"),
         }
@@ -297,19 +290,19 @@ impl Walk<'_> {
     /// A convolution with SAME padding.
     fn convolution(
         &mut self,
-        Reach { kernel, dilation, reach, stride }: Reach,
+        Reach { kernel, dilation, stride }: Reach,
         weights: &Arc<Packed>,
         value: &Value,
         relu: bool,
         residual: Option<Buffer>,
-        outputs: usize,
     ) -> Leaf {
         let Grid { images, height, width } = self.builder.grid(value);
         let sides = [height, width];
+        let reach = |axis: usize| (kernel[axis] - 1) * dilation + 1;
         let padding = [0, 1].map(|axis| {
             let (n, stride) = (sides[axis], stride[axis]);
-            let (out, before) = same(n, reach[axis], stride);
-            let after = ((out - 1) * stride + reach[axis]).saturating_sub(n + before);
+            let (out, before) = same(n, reach(axis), stride);
+            let after = ((out - 1) * stride + reach(axis)).saturating_sub(n + before);
             (before, before.max(after))
         });
         let margin = padding[0].1.max(padding[1].1);
@@ -322,14 +315,26 @@ impl Walk<'_> {
         let [height, width] = [0, 1].map(|axis| sides[axis].div_ceil(stride[axis]));
         let always = taps.len();
         let work = Work::Convolution { stride, taps, always, weights: weights.clone() };
-        self.builder.add(work, source, residual, (Grid { images, height, width }, outputs))
+        self.builder.add(
+            work,
+            source,
+            residual,
+            (Grid { images, height, width }, weights.outputs()),
+        )
     }
+}
+
+/// An operation of a cell by its place in the genotype.
+#[derive(Clone, Copy)]
+struct Edge {
+    cell: usize,
+    row: usize,
+    side: usize,
 }
 
 /// Which pixels a convolution reads, down and across.
 struct Reach {
     kernel: [usize; 2],
     dilation: usize,
-    reach: [usize; 2],
     stride: [usize; 2],
 }

@@ -15,7 +15,7 @@ enum BoxHead {
     /// The rest of the featurizer.
     Tail,
     /// Two fully connected layers with ReLU.
-    Mlp { fc6: Dense, fc7: Dense },
+    Mlp { fc6: Box<Dense>, fc7: Box<Dense> },
 }
 
 /// The layers.
@@ -47,8 +47,8 @@ impl RoiHead {
         let box_head = match section.head {
             Head::Tail => BoxHead::Tail,
             Head::Mlp => BoxHead::Mlp {
-                fc6: layers.dense("roi_heads.box_head.fc6", crop.bins[0] * crop.bins[1])?,
-                fc7: layers.dense("roi_heads.box_head.fc7", 1)?,
+                fc6: Box::new(layers.dense("roi_heads.box_head.fc6", crop.bins[0] * crop.bins[1])?),
+                fc7: Box::new(layers.dense("roi_heads.box_head.fc7", 1)?),
             },
         };
         Ok(Self {
