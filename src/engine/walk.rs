@@ -151,7 +151,7 @@ impl Walk<'_> {
         let [left, right] = site.genotype.rows[row].ops;
         let edge = |side| Edge { cell, row, side };
         let plain = |op: Op| matches!(op.kind, OpKind::Average | OpKind::Max { .. });
-        if left == right && plain(left) && !site.projects(left) {
+        if left == right && left.kind == OpKind::Average && !site.projects(left) {
             // The normal cell adds a pool to itself.
             return self.operation(edge(0), &sides[0], None, 2.).expect("it is a pool");
         }
@@ -181,7 +181,7 @@ impl Walk<'_> {
         if value.len() == 1 { value.clone() } else { vec![self.copy(value, None)] }
     }
 
-    /// An operation on `value`, or nothing where it is the identity. A plain pool is multiplied by `factor`.
+    /// An operation on `value`, or nothing where it is the identity. A plain average pool is multiplied by `factor`.
     fn operation(
         &mut self,
         edge: Edge,

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use detect::config::{Backbone, Config, Override};
+use detect::config::{Backbone, Config, Override, OwnBackbone};
 use detect::data::classify::{ClassNames, Preprocessing};
 use detect::data::coco::Category;
 use detect::data::image::Rgb;
@@ -124,6 +124,59 @@ fn the_other_wiring_and_the_other_padding_of_pools_have_the_same_maps() {
     section.wiring = detect::nasnet::Wiring::Large;
     section.pooling = detect::config::Pooling::Timm;
     check_maps(section, &[[97, 65], [64, 96], [3, 3]]);
+}
+
+/// Every operation of the search space and every way to combine, on each kind of state.
+const CELLS: &str = r#"
+[normal]
+rows = [
+    "conv1(h) + dil3(p)",
+    "split3(h) ++ max5(p)",
+    "split7(s1) +ln avg3(s1)",
+    "conv3(s0) +in sep7(p)",
+    "max7(s0) + id(p)",
+    "sep5(h) + max3(h)",
+    "id(s1) + sep3(h)",
+    "avg3(h) + avg3(h)",
+    "id(h) ++ id(p)",
+    "max3(s8) +in id(s8)",
+    "id(s0) + id(s3)",
+    "dil3(s8) ++ conv1(s4)",
+    "avg3(p) +ln id(s11)",
+]
+concat = ["s2", "s8", "p", "s5", "s6", "s7", "s9", "s10", "s12", "s11"]
+
+[reduction]
+rows = [
+    "max7(h) + sep3(p)",
+    "split7(h) + avg3(p)",
+    "id(s0) ++ id(s1)",
+    "conv3(h) +in id(p)",
+    "dil3(p) +ln conv1(h)",
+    "split3(p) ++ max3(h)",
+    "max5(h) + max5(h)",
+    "id(h) + sep7(s5)",
+    "conv3(s2) + max7(s3)",
+    "avg3(s5) + split3(s4)",
+]
+concat = ["s2", "s0", "s5", "s6", "s7", "s8", "s9"]
+"#;
+
+fn own(name: &str, stem_filters: usize) -> Backbone {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cells.toml");
+    std::fs::write(&path, format!("name = \"{name}\"\nstem_filters = {stem_filters}\n{CELLS}"))
+        .unwrap();
+    let OwnBackbone { name, cells, stem_filters, wiring } = OwnBackbone::read(&path).unwrap();
+    let section = nasnet_a("nasnet-a-1@96", 8);
+    Backbone { name, genotype: Some(cells), stem_filters, wiring, ..section }
+}
+
+#[test]
+fn own_cells_with_every_operation_have_the_same_maps() {
+    check_maps(own("nasnet-own-2@320", 9), &[[97, 65], [64, 96], [16, 33]]);
+    check_maps(own("nasnet-own-1@200-cifar", 7), &[[29, 32], [16, 17]]);
+    check_maps(own("nasnet-own-1@320-strided", 8), &[[97, 65], [64, 33]]);
 }
 
 /// A detector's file with random weights whose maps, scores and boxes have an ordinary size.
