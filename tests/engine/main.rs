@@ -1,5 +1,5 @@
 //! The CPU engine's detector against torchvision and TensorFlow: each operator, then each stage from the golden
-//! input of that stage, then from the trunk's map to the detections.
+//! input of that stage, then from the image to the detections.
 
 #![allow(
     clippy::unwrap_used,

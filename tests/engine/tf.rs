@@ -1,19 +1,21 @@
-//! The stages of TensorFlow's detector, each from the golden input of that stage, and the whole from the golden map.
+//! The stages of TensorFlow's detector, each from the golden input of that stage, and the whole from the image.
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use detect::config::Rules;
+use detect::data::coco::Category;
 use detect::data::image::Rgb;
 use detect::data::loader;
 use detect::engine::detector::crop::Region;
 use detect::engine::detector::roi::RoiOutput;
 use detect::engine::detector::rpn::RpnOutput;
-use detect::engine::detector::{FasterRcnn, Heads, tf};
+use detect::engine::detector::{Heads, tf};
 use detect::engine::map::Map;
-use detect::engine::{CutSpec, Featurizer};
+use detect::engine::{CutSpec, Detector};
 use detect::geometry::{Box2, Detection, Size};
-use detect::weights::Contents;
+use detect::network::DetectorModel as _;
+use detect::weights::model::Trained;
+use detect::weights::{Contents, ModelInfo};
 
 use crate::common::{Described, oracle, tf_detector, tf_weights};
 use crate::golden::{Golden, as_boxes, as_numbers, compare};
@@ -197,68 +199,34 @@ fn the_second_stage_is_tensorflow_s() {
     }
 }
 
-/// TensorFlow's own map for any image, and its own vectors for the crops in their order.
-struct Recorded {
-    spec: CutSpec,
-    map: Map,
-    crops: Map,
-    vectors: Vec<f32>,
-    /// Crops that were asked for.
-    seen: Mutex<usize>,
-}
-
-impl Featurizer for Recorded {
-    fn spec(&self) -> CutSpec {
-        self.spec
-    }
-
-    fn trunk(&self, _: &[f32], images: usize, _: Size) -> Map {
-        assert_eq!(images, 1);
-        self.map.clone()
-    }
-
-    fn tail(&self, crops: &Map) -> Vec<f32> {
-        let mut seen = self.seen.lock().unwrap();
-        let each = crops.data.len() / crops.images;
-        let expected = &self.crops.data[*seen * each..][..crops.data.len()];
-        compare("crops of the engine's own proposals", expected, &crops.data, LIMIT);
-        let width = self.spec.tail_channels;
-        let vectors = self.vectors[*seen * width..][..crops.images * width].to_vec();
-        *seen += crops.images;
-        vectors
-    }
-}
-
 #[test]
-fn from_the_map_to_the_detections_it_is_tensorflow_s() {
+fn from_the_image_to_the_detections_it_is_tensorflow_s() {
     for case in cases() {
-        let golden = &case.golden;
         let Described { config, classes, padded } = &case.described;
-        let featurizer = Recorded {
-            spec: case.spec(),
-            map: golden.channels_last("rpn_features_to_crop"),
-            crops: golden.channels_last("cropped_features"),
-            vectors: means(&golden.channels_last("second_stage_features")),
-            seen: Mutex::new(0),
-        };
-        let path = Path::new(&case.name);
-        let detector = FasterRcnn::new(featurizer, &case.weights, config, *classes, path).unwrap();
-        let sides = golden.shape("image_uint8");
-        let pixels = golden.integers("image_uint8").iter().map(|&x| x as u8).collect();
+        let mut contents = case.weights.clone();
+        let category = |id| Category { id, name: format!("class {id}") };
+        let categories = (1..=*classes as i64).map(category).collect();
+        let info = ModelInfo { config: config.clone(), categories, trained: Trained::default() };
+        info.write_to(&mut contents);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        contents.write(&path).unwrap();
+        let sides = case.golden.shape("image_uint8");
+        let pixels = case.golden.integers("image_uint8").iter().map(|&x| x as u8).collect();
         let original = Rgb { size: Size::new(sides[0], sides[1]), pixels };
         let batch = loader::prepare(&[&original], &config.input);
         assert_eq!(batch.padded, *padded);
-        let found = detector.detect(&batch.pixels, &[case.size()], *padded);
-        case.check_detections(&found[0], "end to end", LIMIT);
-        // And back in the original's pixels, each axis by its own factor.
-        *detector.featurizer().seen.lock().unwrap() = 0;
-        let back = detector.predict(&batch);
-        assert_eq!(found[0].len(), back[0].len());
-        let by_x = original.size.width as f32 / case.size().width as f32;
-        let by_y = original.size.height as f32 / case.size().height as f32;
-        for (input, output) in found[0].iter().zip(&back[0]) {
-            assert!((input.bbox.x2 * by_x - output.bbox.x2).abs() < 1e-3);
-            assert!((input.bbox.y2 * by_y - output.bbox.y2).abs() < 1e-3);
+        // From the original's pixels back to the input's, each axis by its own factor.
+        let by_x = case.size().width as f32 / original.size.width as f32;
+        let by_y = case.size().height as f32 / original.size.height as f32;
+        for threads in [1, 3] {
+            let mut found = Detector::read(&path, threads).unwrap().detect(&batch);
+            assert_eq!(found.len(), 1);
+            for detection in &mut found[0] {
+                let Box2 { x1, y1, x2, y2 } = detection.bbox;
+                detection.bbox = Box2::new(x1 * by_x, y1 * by_y, x2 * by_x, y2 * by_y);
+            }
+            case.check_detections(&found[0], "end to end", LIMIT);
         }
     }
 }
