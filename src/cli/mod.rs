@@ -1,6 +1,6 @@
 //! The command line: what can be typed, and every verb but `train`.
 //!
-//! Both programs parse with these types and run these verbs, each with its own [`Engine`](engine::Engine).
+//! Both programs parse with these types and run these verbs, each with its own [`Engine`].
 //! `detect` hands what its engine does not do to `detect-torch`, which lies beside it (see [`handover`]).
 
 #![expect(clippy::doc_markdown, reason = "these docs are the help texts")]
