@@ -13,7 +13,7 @@
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `aligned, vector -> instructions -> product, window -> step -> tile -> team`
+//! `aligned, vector -> instructions -> product -> step -> window -> tile -> team`
 
 #![expect(
     clippy::inline_always,

@@ -4,8 +4,6 @@
 //! pass by; those lie in the order in which they are read. Rows need not be contiguous: a row is a list of segments,
 //! so that a convolution reads its taps, and a concatenation its parts, where they lie.
 
-use std::mem::MaybeUninit;
-
 use crate::aligned::Aligned;
 use crate::instructions::Instructions;
 use crate::vector::{Kernel, Vector};
@@ -147,67 +145,87 @@ impl Reading {
         self.reach
     }
 
-    /// Floats of room that [`product`] needs for `rows` rows of `weights`.
+    /// Floats of room that [`Product`] needs for `rows` rows of `weights`.
     pub(crate) fn room(&self, rows: usize, weights: &Packed) -> usize {
         if self.parts.len() > 1 { rows * weights.padded() } else { 0 }
     }
 }
 
 /// `rows` times the first of the `weights`, as many as `reading` has, plus the bias, finished.
-///
-/// # Safety
-/// The instruction set is that of `V`, for which the weights were packed; `reading` is at most as long as the weights'
-/// inputs and lies in memory for each row; residual and sinks have a place for each row, good for the weights' padded
-/// outputs, and no other thread uses the sinks' or the room, which is [`Reading::room`] floats.
-#[inline(always)]
-pub(crate) unsafe fn product<V: Vector>(
-    rows: Rows,
-    reading: &Reading,
-    weights: &Packed,
-    finish: Finish<'_>,
-    room: *mut f32,
-) {
-    debug_assert_eq!(weights.shape(), [V::LANES, V::COLUMNS]);
-    let mut from = 0;
-    let last = reading.parts.len() - 1;
-    for (number, segments) in reading.parts.iter().enumerate() {
-        let mut first = 0;
-        while first < weights.padded() {
-            let vectors = ((weights.padded() - first) / V::LANES).min(V::COLUMNS);
-            // SAFETY: the panel is whole, and what holds for the product holds for it.
-            unsafe {
-                let part = first * weights.inputs + from * vectors * V::LANES;
-                let panel = Panel {
-                    rows,
-                    segments,
-                    weights: weights.data.as_ptr().add(part),
-                    bias: weights.bias.as_ptr().add(first),
-                    before: (number > 0).then_some(room),
-                    after: (number < last).then_some(room),
-                    finish,
-                    column: first,
-                    padded: weights.padded(),
-                };
-                match vectors {
-                    3 if V::COLUMNS >= 3 => V::call(Wide::<3>(panel)),
-                    2 if V::COLUMNS >= 2 => V::call(Wide::<2>(panel)),
-                    _ => V::call(Wide::<1>(panel)),
+pub(crate) struct Product<'a> {
+    pub(crate) rows: Rows,
+    /// Whether the rows are far from the processor, and so is what follows them in the same distance.
+    pub(crate) cold: bool,
+    pub(crate) reading: &'a Reading,
+    pub(crate) weights: &'a Packed,
+    pub(crate) finish: Finish<'a>,
+    /// [`Reading::room`] floats.
+    pub(crate) room: *mut f32,
+}
+
+impl Kernel for Product<'_> {
+    /// # Safety
+    /// The weights were packed for `V`; `reading` is at most as long as the weights' inputs and lies in memory for each
+    /// row; residual and sinks have a place for each row, good for the weights' padded outputs, and no other thread uses
+    /// the sinks' or the room.
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { rows, cold, reading, weights, finish, room } = self;
+        debug_assert_eq!(weights.shape(), [V::LANES, V::COLUMNS]);
+        let mut from = 0;
+        let last = reading.parts.len() - 1;
+        for (number, segments) in reading.parts.iter().enumerate() {
+            let mut first = 0;
+            while first < weights.padded() {
+                let vectors = ((weights.padded() - first) / V::LANES).min(V::COLUMNS);
+                // SAFETY: the panel is whole, and what holds for the product holds for it.
+                unsafe {
+                    let part = first * weights.inputs + from * vectors * V::LANES;
+                    let panel = Panel {
+                        rows,
+                        segments,
+                        weights: weights.data.as_ptr().add(part),
+                        fetch: cold && first == 0,
+                        bias: weights.bias.as_ptr().add(first),
+                        before: (number > 0).then_some(room),
+                        after: (number < last).then_some(room),
+                        finish,
+                        column: first,
+                        padded: weights.padded(),
+                    };
+                    match vectors {
+                        3 if V::COLUMNS >= 3 => V::call(Wide::<3>(panel)),
+                        2 if V::COLUMNS >= 2 => V::call(Wide::<2>(panel)),
+                        _ => V::call(Wide::<1>(panel)),
+                    }
                 }
+                first += vectors * V::LANES;
             }
-            first += vectors * V::LANES;
+            from += segments.iter().map(|s| s.length).sum::<usize>();
         }
-        from += segments.iter().map(|s| s.length).sum::<usize>();
     }
 }
 
-/// Floats of the largest block.
-const MOST: usize = 8 * 3 * 16;
+/// Inputs of a row that a block takes at once.
+const AHEAD: usize = 4;
+
+/// Floats of a line of the caches.
+const CACHE_LINE: usize = 16;
+
+/// The same pointer, of which the compiler does not know how it came about: it would otherwise compute it anew from
+/// another one, with an instruction more for each use.
+#[inline(always)]
+fn opaque(pointer: *const f32) -> *const f32 {
+    std::hint::black_box(pointer)
+}
 
 /// All rows times some columns.
 struct Panel<'a> {
     rows: Rows,
     segments: &'a [Segment],
     weights: *const f32,
+    /// Whether the next rows are to be fetched meanwhile: the processor does not see by itself which they are.
+    fetch: bool,
     bias: *const f32,
     /// Sums of the parts before, instead of the bias.
     before: Option<*mut f32>,
@@ -224,12 +242,18 @@ struct Wide<'a, const COLUMNS: usize>(Panel<'a>);
 
 impl<const COLUMNS: usize> Kernel for Wide<'_, COLUMNS> {
     /// # Safety
-    /// As for [`product`].
+    /// As for [`Product`].
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let panel = self.0;
         let mut row = 0;
         while row < panel.rows.count {
+            if panel.fetch {
+                for next in row + V::ROWS..row + 2 * V::ROWS {
+                    // SAFETY: the instruction set is there.
+                    unsafe { panel.fetch::<V>(next) };
+                }
+            }
             // Blocks of nearly the same size, rather than large ones and a small rest.
             let left = panel.rows.count - row;
             // SAFETY: `row` and those that follow it are below the count.
@@ -250,6 +274,18 @@ impl<const COLUMNS: usize> Kernel for Wide<'_, COLUMNS> {
 }
 
 impl Panel<'_> {
+    /// Asks for the cache lines of a row, which need not be there.
+    #[inline(always)]
+    unsafe fn fetch<V: Vector>(&self, row: usize) {
+        let from = self.rows.first.wrapping_add(row * self.rows.distance);
+        for segment in self.segments {
+            for line in (0..segment.length).step_by(CACHE_LINE) {
+                // SAFETY: the caller's.
+                unsafe { V::prefetch(from.wrapping_add(segment.offset + line)) };
+            }
+        }
+    }
+
     /// One block in registers, from row `row` on; gives how many rows it has.
     #[inline(always)]
     unsafe fn block<V: Vector, const ROWS: usize, const COLUMNS: usize>(
@@ -257,7 +293,7 @@ impl Panel<'_> {
         row: usize,
     ) -> usize {
         let distance = self.rows.distance;
-        // SAFETY: rows, segments, weights and places are as `product` was promised.
+        // SAFETY: rows, segments, weights and places are as for `Product`.
         unsafe {
             let bias: [V; COLUMNS] = std::array::from_fn(|j| V::load(self.bias.add(j * V::LANES)));
             let mut sums = [bias; ROWS];
@@ -273,18 +309,21 @@ impl Panel<'_> {
             let begin = self.rows.first.add(row * distance);
             for segment in self.segments {
                 // One pointer for three rows: the processor adds once or twice the distance by itself.
-                let mut inputs: [*const f32; 3] =
-                    std::array::from_fn(|i| begin.wrapping_add(segment.offset + 3 * i * distance));
-                for _ in 0..segment.length {
-                    let factors: [V; COLUMNS] =
-                        std::array::from_fn(|j| V::load(weights.add(j * V::LANES)));
-                    weights = weights.add(COLUMNS * V::LANES);
-                    for i in 0..ROWS {
-                        let x = V::splat(*inputs[i / 3].add(i % 3 * distance));
-                        for j in 0..COLUMNS {
-                            sums[i][j] = x.mul_add(factors[j], sums[i][j]);
-                        }
+                let mut inputs: [*const f32; 3] = std::array::from_fn(|i| {
+                    opaque(begin.wrapping_add(segment.offset + 3 * i * distance))
+                });
+                for _ in 0..segment.length / AHEAD {
+                    for ahead in 0..AHEAD {
+                        multiply_add(&mut sums, inputs, distance, weights, ahead);
                     }
+                    weights = weights.add(AHEAD * COLUMNS * V::LANES);
+                    for input in &mut inputs {
+                        *input = input.wrapping_add(AHEAD);
+                    }
+                }
+                for _ in 0..segment.length % AHEAD {
+                    multiply_add(&mut sums, inputs, distance, weights, 0);
+                    weights = weights.add(COLUMNS * V::LANES);
                     for input in &mut inputs {
                         *input = input.wrapping_add(1);
                     }
@@ -298,23 +337,34 @@ impl Panel<'_> {
                 }
                 return ROWS;
             }
-            // By way of memory: the compiler keeps the sums in registers only where every index is a constant, and
-            // what finishes them is too long to be written out for each.
-            let mut room = MaybeUninit::<[f32; MOST]>::uninit();
-            let room = room.as_mut_ptr().cast::<f32>();
-            for (i, sums) in sums.iter().enumerate() {
-                for (j, sum) in sums.iter().enumerate() {
-                    sum.store(room.add((i * COLUMNS + j) * V::LANES));
-                }
-            }
-            for i in 0..ROWS {
-                for j in 0..COLUMNS {
-                    let sum = V::load(room.add((i * COLUMNS + j) * V::LANES));
-                    self.finish.write(row + i, self.column + j * V::LANES, sum);
-                }
-            }
+            self.finish.write(row, self.column, sums);
         }
         ROWS
+    }
+}
+
+/// Adds to a block the products of the input that lies `ahead` of the pointers.
+///
+/// # Safety
+/// As for [`Product`].
+#[inline(always)]
+unsafe fn multiply_add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
+    sums: &mut [[V; COLUMNS]; ROWS],
+    inputs: [*const f32; 3],
+    distance: usize,
+    weights: *const f32,
+    ahead: usize,
+) {
+    // SAFETY: inputs and weights are there, as for `Product`.
+    unsafe {
+        let factors: [V; COLUMNS] =
+            std::array::from_fn(|j| V::load(weights.add((ahead * COLUMNS + j) * V::LANES)));
+        for i in 0..ROWS {
+            let x = V::splat(*inputs[i / 3].add(i % 3 * distance + ahead));
+            for j in 0..COLUMNS {
+                sums[i][j] = x.mul_add(factors[j], sums[i][j]);
+            }
+        }
     }
 }
 
@@ -332,20 +382,36 @@ impl<'a> Finish<'a> {
         Finish { residual, sinks: &room[..self.sinks.len()] }
     }
 
-    /// Finishes a vector of row `row` from column `column` on.
+    /// Finishes a block of some rows from row `row` on and some vectors from column `column` on.
     ///
     /// # Safety
-    /// As for [`product`].
+    /// As for [`Product`].
     #[inline(always)]
-    pub(crate) unsafe fn write<V: Vector>(&self, row: usize, column: usize, mut value: V) {
+    pub(crate) unsafe fn write<V: Vector, const ROWS: usize, const COLUMNS: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        mut block: [[V; COLUMNS]; ROWS],
+    ) {
         // SAFETY: each has a place for each row.
         unsafe {
             if let Some((start, at)) = self.residual {
-                value = value.add(V::load(start.add(*at.get_unchecked(row) + column)));
+                for (i, values) in block.iter_mut().enumerate() {
+                    let from = start.add(*at.get_unchecked(row + i) + column);
+                    for (j, value) in values.iter_mut().enumerate() {
+                        *value = value.add(V::load(from.add(j * V::LANES)));
+                    }
+                }
             }
             for sink in self.sinks {
-                let value = if sink.relu { value.max(V::splat(0.)) } else { value };
-                value.store(sink.start.add(*sink.at.get_unchecked(row) + column));
+                // What is below becomes this: nothing is below negative infinity.
+                let floor = V::splat(if sink.relu { 0. } else { f32::NEG_INFINITY });
+                for (i, values) in block.iter().enumerate() {
+                    let to = sink.start.add(*sink.at.get_unchecked(row + i) + column);
+                    for (j, value) in values.iter().enumerate() {
+                        floor.max(*value).store(to.add(j * V::LANES));
+                    }
+                }
             }
         }
     }
@@ -376,7 +442,17 @@ impl Kernel for Matrix<'_> {
         let finish = Finish { residual: None, sinks: &sinks };
         let from = Rows { first: rows.as_ptr(), distance: weights.inputs, count };
         // SAFETY: rows, room and sink have the lengths that are needed.
-        unsafe { product::<V>(from, &reading, weights, finish, room.as_mut_ptr()) };
+        unsafe {
+            Product {
+                rows: from,
+                cold: false,
+                reading: &reading,
+                weights,
+                finish,
+                room: room.as_mut_ptr(),
+            }
+            .run::<V>()
+        };
         if padded != outputs {
             for (to, from) in out.chunks_exact_mut(outputs).zip(wide.chunks_exact(padded)) {
                 to.copy_from_slice(&from[..outputs]);

@@ -29,6 +29,29 @@ impl Grid {
         let (line, x) = (pixel / self.width, pixel % self.width);
         [line / self.height, line % self.height, x]
     }
+
+    /// The rows, or parts of rows, that `pixels` are made of.
+    pub(crate) fn runs(self, pixels: Range<usize>) -> impl Iterator<Item = Run> {
+        let Range { start: first, end } = pixels;
+        let mut next = first;
+        std::iter::from_fn(move || {
+            let at = self.place(next);
+            let run = Run { at, count: (self.width - at[2]).min(end - next), begin: next - first };
+            next += run.count;
+            (run.count > 0).then_some(run)
+        })
+    }
+}
+
+/// Pixels side by side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// Image, row and column of the first.
+    pub(crate) at: [usize; 3],
+    /// How many.
+    pub(crate) count: usize,
+    /// How many pixels of a tile come before them.
+    pub(crate) begin: usize,
 }
 
 /// Where the pixels of a map lie, in floats.
@@ -87,9 +110,9 @@ pub enum Operation {
     Separable {
         /// Where the window of the first output begins.
         source: View,
-        /// Down and across.
+        /// Down and across: 1 or 2.
         stride: usize,
-        /// Side of the window.
+        /// Side of the window: 3, 5 or 7.
         kernel: usize,
         /// `[kernel, kernel, channels]`.
         depthwise: Arc<Aligned>,
@@ -165,7 +188,11 @@ pub struct Step {
 }
 
 /// The most pixels of a tile.
-pub(crate) const TILE: usize = 48;
+pub(crate) const TILE: usize = 128;
+/// Pixels of a tile that stays in the innermost caches.
+const FEW: usize = 72;
+/// Floats of weights that do not: each tile reads all of them, so that it should have many pixels.
+const MANY_WEIGHTS: usize = 1 << 18;
 /// The most places for results.
 pub(crate) const OUTS: usize = 6;
 
@@ -184,9 +211,13 @@ impl Step {
 
     /// Pixels of a tile.
     pub(crate) fn tile(&self) -> usize {
-        match self.operation {
+        match &self.operation {
             Operation::Norm { .. } => (self.grid.height * self.grid.width).max(1),
-            _ => TILE,
+            Operation::Product { weights, .. } | Operation::Separable { weights, .. } => {
+                let many = weights.padded() * weights.inputs() > MANY_WEIGHTS;
+                if many { TILE } else { FEW }
+            }
+            _ => FEW,
         }
     }
 
@@ -260,6 +291,8 @@ impl Step {
             } => {
                 packed(weights);
                 whole_vectors(*channels);
+                let sides = [3, 5, 7].contains(kernel) && [1, 2].contains(stride);
+                assert!(sides, "a depthwise convolution that no network has");
                 let [h, w] = strided([*stride; 2]).map(|n| n - 1 + kernel);
                 assert!(last(source, [h, w]) + channels <= memory, "a window leaves its source");
                 assert_eq!(depthwise.len(), kernel * kernel * channels, "depthwise weights");

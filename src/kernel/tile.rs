@@ -1,11 +1,15 @@
 //! The work on a step's pixels, some of them at a time.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::product::{Finish, Rows, Segment, Sink, product};
-use crate::step::{Fold, Grid, OUTS, Operation, Out, Step, TILE, View};
+use crate::product::{Finish, Product, Rows, Segment, Sink};
+use crate::step::{Grid, OUTS, Operation, Out, Run, Step, TILE, View};
 use crate::vector::{Kernel, Vector};
 use crate::window::{Along, Depthwise, Window};
+
+/// Pixels that a pool takes together.
+const POOLED: usize = 4;
 
 /// One tile of a step.
 pub(crate) struct Tile<'a> {
@@ -32,33 +36,30 @@ impl Kernel for Tile<'_> {
             unsafe { self.norm(*source, *together, *epsilon, [scale, offset]) };
             return;
         }
-        let mut places = [[0; TILE]; OUTS + 1];
-        let mut pixels = [[0; 3]; TILE];
-        let mut at = grid.place(first);
-        for (i, pixel) in pixels[..count].iter_mut().enumerate() {
-            *pixel = at;
-            for (places, out) in places.iter_mut().zip(outs) {
-                places[i] = out.view.at(at);
-            }
-            if let Some(residual) = residual {
-                places[OUTS][i] = residual.at(at);
-            }
-            at[2] += 1;
-            if at[2] == grid.width {
-                at = [at[0], at[1] + 1, 0];
-                if at[1] == grid.height {
-                    at = [at[0] + 1, 0, 0];
+        let runs = || grid.runs(first..end);
+        // Where each pixel's results go, and what is added to them.
+        let mut places = [[MaybeUninit::<usize>::uninit(); TILE]; OUTS + 1];
+        let views = outs.iter().map(|out| &out.view).chain(residual);
+        for (places, view) in places.iter_mut().zip(views) {
+            for run in runs() {
+                let mut place = view.at(run.at);
+                for slot in &mut places[run.begin..run.begin + run.count] {
+                    slot.write(place);
+                    place += view.pixel;
                 }
             }
         }
-        let pixels = &pixels[..count];
+        // SAFETY: a place was written for each pixel.
+        let of = |places: &[MaybeUninit<usize>; TILE]| unsafe {
+            std::slice::from_raw_parts(places.as_ptr().cast::<usize>(), count)
+        };
         let mut sinks = [Sink { start: self.memory, at: &[], relu: false }; OUTS];
         for ((sink, places), out) in sinks.iter_mut().zip(&places).zip(outs) {
-            (sink.at, sink.relu) = (&places[..count], out.relu);
+            (sink.at, sink.relu) = (of(places), out.relu);
         }
         let sinks = &sinks[..outs.len()];
         let start = self.memory.cast_const();
-        let finish = Finish { residual: residual.map(|_| (start, &places[OUTS][..count])), sinks };
+        let finish = Finish { residual: residual.map(|_| (start, of(&places[outs.len()]))), sinks };
         // SAFETY: the step was checked: all that is read and written lies in the memory.
         unsafe {
             match operation {
@@ -67,30 +68,35 @@ impl Kernel for Tile<'_> {
                     let [down, across] = *stride;
                     let strided =
                         View { pixel: source.pixel * across, row: source.row * down, ..*source };
+                    let multiply = |at: [usize; 3], begin, count, reading| {
+                        let first = base.add(strided.at(at));
+                        let rows = Rows { first, distance: strided.pixel, count };
+                        let mut room = [sinks[0]; OUTS];
+                        let finish = finish.from(begin, &mut room);
+                        let room = self.scratch;
+                        V::call(Product { rows, cold: true, reading, weights, finish, room });
+                    };
                     let whole = *valid == [grid.height, grid.width];
                     let even = strided.row == grid.width * strided.pixel
                         && strided.image == grid.height * strided.row;
-                    let mut row = 0;
-                    while row < count {
-                        let [_, y, x] = pixels[row];
-                        let inside = y < valid[0] && x < valid[1];
-                        // As many as lie at equal distances and read the same segments.
-                        let some = if whole && even {
-                            count
-                        } else {
-                            let end = if inside { valid[1] } else { grid.width };
-                            (end - x).min(count - row)
-                        };
-                        let rows = Rows {
-                            first: base.add(strided.at(pixels[row])),
-                            distance: strided.pixel,
-                            count: some,
-                        };
-                        let reading = if inside { reading } else { edge };
-                        let mut room = [sinks[0]; OUTS];
-                        let finish = finish.from(row, &mut room);
-                        product::<V>(rows, reading, weights, finish, self.scratch);
-                        row += some;
+                    if whole && even {
+                        // All rows lie at equal distances.
+                        multiply(grid.place(first), 0, count, reading);
+                    } else {
+                        for Run { at: [image, y, x], count, begin } in runs() {
+                            let inside = if y < valid[0] {
+                                valid[1].saturating_sub(x).min(count)
+                            } else {
+                                0
+                            };
+                            if inside > 0 {
+                                multiply([image, y, x], begin, inside, reading);
+                            }
+                            if inside < count {
+                                let (x, begin) = (x + inside, begin + inside);
+                                multiply([image, y, x], begin, count - inside, edge);
+                            }
+                        }
                     }
                 }
                 Operation::Separable {
@@ -111,72 +117,81 @@ impl Kernel for Tile<'_> {
                         row: source.row,
                         stride: *stride,
                     };
-                    let mut row = 0;
-                    while row < count {
-                        let some = (grid.width - pixels[row][2]).min(count - row);
-                        let from = start.add(strided.at(pixels[row]));
+                    for run in runs() {
                         V::call(Along {
                             walk,
-                            source: from,
+                            source: start.add(strided.at(run.at)),
                             weights: depthwise.as_ptr(),
-                            out: self.scratch.add(row * channels),
-                            count: some,
+                            out: self.scratch.add(run.begin * channels),
+                            count: run.count,
                         });
-                        row += some;
                     }
                     let rows = Rows { first: self.scratch, distance: *channels, count };
                     let room = self.scratch.add(count * channels);
-                    product::<V>(rows, reading, weights, finish, room);
+                    V::call(Product { rows, cold: false, reading, weights, finish, room });
                 }
                 Operation::Pool { source, size, stride, kernel, fold } => {
-                    let before = [0, 1].map(|axis| {
-                        let (n, out) = (size[axis], [grid.height, grid.width][axis]);
-                        ((out - 1) * stride + kernel).saturating_sub(n) / 2
-                    });
-                    for (i, &[image, y, x]) in pixels.iter().enumerate() {
-                        let span = |at: usize, axis: usize| {
-                            let begin = (at * stride) as isize - before[axis] as isize;
-                            let end = (begin + *kernel as isize).min(size[axis] as isize);
-                            let begin = begin.max(0);
-                            (begin as usize, (end - begin) as usize)
-                        };
-                        let ((top, rows), (left, columns)) = (span(y, 0), span(x, 1));
-                        let window = Window {
-                            first: start.add(source.at([image, top, left])),
-                            rows,
-                            columns,
-                            pixel: source.pixel,
-                            row: source.row,
-                        };
-                        for channel in (0..channels).step_by(V::LANES) {
-                            let value: V = match fold {
-                                Fold::Mean(scale) => {
-                                    window.sum(channel, scale / (rows * columns) as f32)
-                                }
-                                Fold::Sum(scale) => window.sum(channel, *scale),
-                                Fold::Largest => window.largest(channel),
+                    let outputs = [grid.height, grid.width];
+                    let span = |at: usize, axis: usize| {
+                        let before =
+                            ((outputs[axis] - 1) * stride + kernel).saturating_sub(size[axis]) / 2;
+                        let begin = (at * stride).saturating_sub(before);
+                        (begin, (at * stride + kernel - before).min(size[axis]) - begin)
+                    };
+                    for Run { at: [image, y, x], count, begin } in runs() {
+                        let (top, rows) = span(y, 0);
+                        let mut done = 0;
+                        while done < count {
+                            let (left, columns) = span(x + done, 1);
+                            // Neighbours with whole windows are pooled together.
+                            let whole = |i: usize| span(x + done + i, 1).1 == *kernel;
+                            let together = done + POOLED <= count && whole(0) && whole(POOLED - 1);
+                            let window = Window {
+                                first: start.add(source.at([image, top, left])),
+                                rows,
+                                columns,
+                                pixel: source.pixel,
+                                row: source.row,
+                                stride: *stride,
+                                channels,
+                                fold: *fold,
                             };
-                            finish.write(i, channel, value);
+                            let row = begin + done;
+                            if together {
+                                window.pool::<V, POOLED>(row, finish);
+                                done += POOLED;
+                            } else {
+                                window.pool::<V, 1>(row, finish);
+                                done += 1;
+                            }
                         }
                     }
                 }
                 Operation::Copy { given, source, segments } => {
                     let base = if *given { self.given } else { start };
-                    for (i, &pixel) in pixels.iter().enumerate() {
-                        self.copy(
-                            base.add(source.at(pixel)),
-                            segments,
-                            outs,
-                            pixel,
-                            finish.residual.map(|(start, at)| start.add(at[i])),
-                        );
+                    for Run { at: [image, y, x], count, begin } in runs() {
+                        for i in 0..count {
+                            let pixel = [image, y, x + i];
+                            self.copy(
+                                base.add(source.at(pixel)),
+                                segments,
+                                outs,
+                                pixel,
+                                finish.residual.map(|(start, at)| start.add(at[begin + i])),
+                            );
+                        }
                     }
                 }
                 Operation::Norm { .. } => unreachable!("it was done above"),
             }
             for out in outs.iter().filter(|out| out.margin > 0) {
-                for &pixel in pixels {
-                    self.clear_around(out, pixel);
+                for Run { at: [image, y, x], count, .. } in runs() {
+                    let outermost = y == 0 || y + 1 == grid.height;
+                    for i in 0..count {
+                        if outermost || x + i == 0 || x + i + 1 == grid.width {
+                            self.clear_around(out, [image, y, x + i]);
+                        }
+                    }
                 }
             }
         }
@@ -226,9 +241,6 @@ impl Tile<'_> {
         let Grid { height, width, .. } = self.step.grid;
         let (left, right) = (x == 0, x + 1 == width);
         let (top, bottom) = (y == 0, y + 1 == height);
-        if !(left || right || top || bottom) {
-            return;
-        }
         let Out { view, margin, around, .. } = *out;
         let first = |at: bool| if at { margin } else { 0 };
         let origin = view.at([image, y, x]);

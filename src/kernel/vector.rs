@@ -5,9 +5,9 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps,
-    _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    __m256, __m512, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 
 /// Some floats side by side.
@@ -33,6 +33,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the set can.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+
+    /// Asks for the cache line at `from`, which need not be memory.
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
 
     /// Runs `kernel` as a function of its own that is compiled for these instructions. All else is inlined into it.
     unsafe fn call(kernel: impl Kernel);
@@ -142,6 +146,10 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
                 Self(unsafe { $fma(self.0, factor.0, term.0) })
+            }
+            #[inline(always)]
+            unsafe fn prefetch(from: *const f32) {
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
             }
             #[inline(always)]
             unsafe fn call(kernel: impl Kernel) {

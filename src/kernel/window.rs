@@ -1,5 +1,7 @@
 //! What looks at a window of each pixel, channel by channel: depthwise convolutions and pools.
 
+use crate::product::Finish;
+use crate::step::Fold;
 use crate::vector::{Kernel, Vector};
 
 /// A depthwise convolution along a row of output pixels.
@@ -19,29 +21,42 @@ pub(crate) struct Depthwise {
 impl Depthwise {
     /// One vector of some neighbouring outputs.
     #[inline(always)]
-    unsafe fn block<V: Vector, const PIXELS: usize>(
+    unsafe fn block<V: Vector, const KERNEL: usize, const STRIDE: usize, const PIXELS: usize>(
         self,
         source: *const f32,
         weights: *const f32,
         out: *mut f32,
     ) {
-        let step = self.stride * self.pixel;
         // SAFETY: as for `run`.
         unsafe {
             let mut sums = [V::splat(0.); PIXELS];
-            let mut weights = weights;
-            for y in 0..self.kernel {
-                let mut window = source.add(y * self.row);
-                for _ in 0..self.kernel {
-                    let factor = V::load(weights);
-                    weights = weights.add(self.channels);
-                    let thirds: [*const f32; 3] =
-                        std::array::from_fn(|i| window.wrapping_add(3 * i * step));
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        *sum = V::load(thirds[i / 3].add(i % 3 * step)).mul_add(factor, *sum);
+            let (mut weights, mut window) = (weights, source);
+            for _ in 0..KERNEL {
+                if STRIDE == 1 {
+                    // A row of the kernel stays in registers, and each pixel is read once for all outputs that see it.
+                    let factors: [V; KERNEL] =
+                        std::array::from_fn(|x| V::load(weights.add(x * self.channels)));
+                    for x in 0..PIXELS - 1 + KERNEL {
+                        let value = V::load(window.add(x * self.pixel));
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            if x >= i && x - i < KERNEL {
+                                *sum = value.mul_add(factors[x - i], *sum);
+                            }
+                        }
                     }
-                    window = window.add(self.pixel);
+                } else {
+                    // Fewer outputs see a pixel, and the registers do not suffice for as many as lie between.
+                    for x in 0..KERNEL {
+                        let factor = V::load(weights.add(x * self.channels));
+                        let pixel = window.add(x * self.pixel);
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            let value = V::load(pixel.add(i * STRIDE * self.pixel));
+                            *sum = value.mul_add(factor, *sum);
+                        }
+                    }
                 }
+                weights = weights.wrapping_add(KERNEL * self.channels);
+                window = window.wrapping_add(self.row);
             }
             for (i, sum) in sums.into_iter().enumerate() {
                 sum.store(out.add(i * self.channels));
@@ -66,22 +81,16 @@ impl Kernel for Along {
     /// The windows lie in memory, as does the room for the outputs, which no other thread uses.
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { walk, count, .. } = self;
-        // The weights of all channels stay in the innermost cache where they are few: then pixels, which lie side by side,
-        // are read once. Where they are many, those of one vector stay there along the row.
-        let bytes = 4 * walk.kernel * walk.kernel * walk.channels;
-        let step = if bytes <= FEW_BYTES { walk.channels } else { V::LANES };
-        for first in (0..walk.channels).step_by(step.max(1)) {
-            let mut x = 0;
-            while x < count {
-                // Blocks of nearly the same size, rather than large ones and a small rest.
-                let left = count - x;
-                let pixels = left.div_ceil(left.div_ceil(V::PIXELS));
-                for channel in (first..first + step).step_by(V::LANES) {
-                    // SAFETY: `x` and the pixels that follow it are below the count, as the channels are.
-                    unsafe { self.some::<V>(x, pixels, channel) };
-                }
-                x += pixels;
+        // SAFETY: the caller's.
+        unsafe {
+            match [self.walk.kernel, self.walk.stride] {
+                [3, 1] => self.all::<V, 3, 1>(),
+                [5, 1] => self.all::<V, 5, 1>(),
+                [7, 1] => self.all::<V, 7, 1>(),
+                [3, 2] => self.all::<V, 3, 2>(),
+                [5, 2] => self.all::<V, 5, 2>(),
+                [7, 2] => self.all::<V, 7, 2>(),
+                _ => unreachable!("steps are checked for it"),
             }
         }
     }
@@ -91,26 +100,55 @@ impl Kernel for Along {
 const FEW_BYTES: usize = 16 << 10;
 
 impl Along {
+    /// # Safety
+    /// As for [`Kernel::run`].
+    #[inline(always)]
+    unsafe fn all<V: Vector, const KERNEL: usize, const STRIDE: usize>(&self) {
+        let Self { walk, count, .. } = self;
+        // As many channels at once as have their weights in the innermost cache.
+        let bytes = 4 * KERNEL * KERNEL * V::LANES;
+        let step = (FEW_BYTES / bytes).max(1) * V::LANES;
+        for first in (0..walk.channels).step_by(step) {
+            let end = (first + step).min(walk.channels);
+            let mut x = 0;
+            while x < *count {
+                // Blocks of nearly the same size, rather than large ones and a small rest.
+                let left = count - x;
+                let pixels = left.div_ceil(left.div_ceil(V::PIXELS));
+                for channel in (first..end).step_by(V::LANES) {
+                    // SAFETY: `x` and the pixels that follow it are below the count, as the channels are.
+                    unsafe { self.some::<V, KERNEL, STRIDE>(x, pixels, channel) };
+                }
+                x += pixels;
+            }
+        }
+    }
+
     /// A vector from channel `channel` on of some outputs.
     ///
     /// # Safety
     /// As for [`Kernel::run`].
     #[inline(always)]
-    unsafe fn some<V: Vector>(&self, x: usize, pixels: usize, channel: usize) {
+    unsafe fn some<V: Vector, const KERNEL: usize, const STRIDE: usize>(
+        &self,
+        x: usize,
+        pixels: usize,
+        channel: usize,
+    ) {
         let Self { walk, source, weights, out, .. } = self;
         // SAFETY: the caller's.
         unsafe {
             let source = source.add(x * walk.stride * walk.pixel + channel);
             let (weights, out) = (weights.add(channel), out.add(x * walk.channels + channel));
             match pixels {
-                8 if V::PIXELS >= 8 => walk.block::<V, 8>(source, weights, out),
-                7 if V::PIXELS >= 7 => walk.block::<V, 7>(source, weights, out),
-                6 if V::PIXELS >= 6 => walk.block::<V, 6>(source, weights, out),
-                5 if V::PIXELS >= 5 => walk.block::<V, 5>(source, weights, out),
-                4 => walk.block::<V, 4>(source, weights, out),
-                3 => walk.block::<V, 3>(source, weights, out),
-                2 => walk.block::<V, 2>(source, weights, out),
-                _ => walk.block::<V, 1>(source, weights, out),
+                8 if V::PIXELS >= 8 => walk.block::<V, KERNEL, STRIDE, 8>(source, weights, out),
+                7 if V::PIXELS >= 7 => walk.block::<V, KERNEL, STRIDE, 7>(source, weights, out),
+                6 if V::PIXELS >= 6 => walk.block::<V, KERNEL, STRIDE, 6>(source, weights, out),
+                5 if V::PIXELS >= 5 => walk.block::<V, KERNEL, STRIDE, 5>(source, weights, out),
+                4 => walk.block::<V, KERNEL, STRIDE, 4>(source, weights, out),
+                3 => walk.block::<V, KERNEL, STRIDE, 3>(source, weights, out),
+                2 => walk.block::<V, KERNEL, STRIDE, 2>(source, weights, out),
+                _ => walk.block::<V, KERNEL, STRIDE, 1>(source, weights, out),
             }
         }
     }
@@ -124,47 +162,67 @@ pub(crate) struct Window {
     pub(crate) columns: usize,
     pub(crate) pixel: usize,
     pub(crate) row: usize,
+    /// Pixels from this window to its neighbour.
+    pub(crate) stride: usize,
+    /// In whole vectors.
+    pub(crate) channels: usize,
+    pub(crate) fold: Fold,
 }
 
 impl Window {
-    /// Folds a vector of each of its pixels, from channel `channel` on.
+    /// Pools this window and its neighbours to the right, `PIXELS` in all, for row `row` of the results and those after it.
     ///
     /// # Safety
-    /// The instruction set is that of `V`; all pixels lie in memory.
+    /// The instruction set is that of `V`; all pixels lie in memory, and the results have their places.
     #[inline(always)]
-    unsafe fn fold<V: Vector>(self, channel: usize, start: V, with: impl Fn(V, V) -> V) -> V {
-        let mut result = start;
-        for y in 0..self.rows {
-            for x in 0..self.columns {
-                // SAFETY: as promised.
-                let value =
-                    unsafe { V::load(self.first.add(y * self.row + x * self.pixel + channel)) };
-                result = with(result, value);
+    pub(crate) unsafe fn pool<V: Vector, const PIXELS: usize>(
+        self,
+        row: usize,
+        finish: Finish<'_>,
+    ) {
+        let count = (self.rows * self.columns) as f32;
+        // SAFETY: the caller's.
+        unsafe {
+            match self.fold {
+                Fold::Mean(scale) => self.all::<V, PIXELS, false>(row, finish, scale / count),
+                Fold::Sum(scale) => self.all::<V, PIXELS, false>(row, finish, scale),
+                Fold::Largest => self.all::<V, PIXELS, true>(row, finish, 1.),
             }
         }
-        result
     }
 
-    /// The sum times `share`.
-    ///
     /// # Safety
-    /// As for [`Self::fold`].
+    /// As for [`Self::pool`].
     #[inline(always)]
-    pub(crate) unsafe fn sum<V: Vector>(self, channel: usize, share: f32) -> V {
-        // SAFETY: as promised.
+    unsafe fn all<V: Vector, const PIXELS: usize, const LARGEST: bool>(
+        self,
+        row: usize,
+        finish: Finish<'_>,
+        scale: f32,
+    ) {
+        let step = self.stride * self.pixel;
+        // SAFETY: the caller's.
         unsafe {
-            let sum = self.fold(channel, V::splat(0.), |a: V, b| a.add(b));
-            sum.mul(V::splat(share))
+            for channel in (0..self.channels).step_by(V::LANES) {
+                let start = V::splat(if LARGEST { f32::NEG_INFINITY } else { 0. });
+                let mut results = [[start]; PIXELS];
+                for y in 0..self.rows {
+                    let mut pixel = self.first.add(y * self.row + channel);
+                    for _ in 0..self.columns {
+                        for (i, [result]) in results.iter_mut().enumerate() {
+                            let value = V::load(pixel.add(i * step));
+                            *result = if LARGEST { result.max(value) } else { result.add(value) };
+                        }
+                        pixel = pixel.wrapping_add(self.pixel);
+                    }
+                }
+                if !LARGEST {
+                    for [result] in &mut results {
+                        *result = result.mul(V::splat(scale));
+                    }
+                }
+                finish.write(row, channel, results);
+            }
         }
-    }
-
-    /// The largest.
-    ///
-    /// # Safety
-    /// As for [`Self::fold`].
-    #[inline(always)]
-    pub(crate) unsafe fn largest<V: Vector>(self, channel: usize) -> V {
-        // SAFETY: as promised.
-        unsafe { self.fold(channel, V::splat(f32::NEG_INFINITY), |a: V, b| a.max(b)) }
     }
 }
