@@ -13,7 +13,7 @@
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `aligned, vector -> instructions -> product -> step -> window -> tile -> team`
+//! `aligned, vector -> instructions, finish, packed -> product, step -> window -> tile -> team`
 
 #![expect(
     clippy::inline_always,
@@ -22,7 +22,9 @@
 #![expect(unsafe_code, reason = "SIMD intrinsics, and memory that threads share by tiles")]
 
 mod aligned;
+mod finish;
 mod instructions;
+mod packed;
 mod product;
 mod step;
 mod team;
@@ -32,6 +34,7 @@ mod window;
 
 pub use self::aligned::Aligned;
 pub use self::instructions::Instructions;
-pub use self::product::{Packed, Reading, Segment, multiply};
+pub use self::packed::{Packed, Reading, Segment};
+pub use self::product::multiply;
 pub use self::step::{Fold, Grid, Operation, Out, Step, View};
 pub use self::team::{Memory, run};

@@ -4,76 +4,10 @@
 //! pass by; those lie in the order in which they are read. Rows need not be contiguous: a row is a list of segments,
 //! so that a convolution reads its taps, and a concatenation its parts, where they lie.
 
-use crate::aligned::Aligned;
+use crate::finish::{Finish, Sink};
 use crate::instructions::Instructions;
+use crate::packed::{Packed, Reading, Segment};
 use crate::vector::{Kernel, Vector};
-
-/// Weights of a product in the order of reading, and what is added.
-#[derive(Debug, Clone)]
-pub struct Packed {
-    /// Panels of at most [`Vector::COLUMNS`] vectors; in each, for every input, the weights of its outputs.
-    data: Aligned,
-    /// One an output, and zeros up to whole vectors.
-    bias: Aligned,
-    inputs: usize,
-    outputs: usize,
-    lanes: usize,
-    columns: usize,
-}
-
-impl Packed {
-    /// Packs `weight(output, input)` for vectors of `lanes` floats, `columns` of them in a panel.
-    pub fn new(
-        [outputs, inputs]: [usize; 2],
-        [lanes, columns]: [usize; 2],
-        weight: impl Fn(usize, usize) -> f32,
-        bias: impl Fn(usize) -> f32,
-    ) -> Self {
-        let padded = outputs.next_multiple_of(lanes);
-        let mut data = Aligned::zeros(padded * inputs).expect("std::bad_alloc: memory for weights");
-        let mut place = data.iter_mut();
-        for first in (0..padded).step_by(columns * lanes) {
-            let width = (columns * lanes).min(padded - first);
-            for input in 0..inputs {
-                let one = |output| if output < outputs { weight(output, input) } else { 0. };
-                for output in first..first + width {
-                    *place.next().expect("a place for each weight") = one(output);
-                }
-            }
-        }
-        let bias = (0..padded).map(|o| if o < outputs { bias(o) } else { 0. }).collect();
-        Self { data, bias, inputs, outputs, lanes, columns }
-    }
-
-    /// Floats of an input row.
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// Floats of an output row.
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// Floats of a vector and vectors of a panel.
-    pub(crate) fn shape(&self) -> [usize; 2] {
-        [self.lanes, self.columns]
-    }
-
-    /// Floats that are written for an output row: whole vectors, the rest zeros.
-    pub fn padded(&self) -> usize {
-        self.bias.len()
-    }
-}
-
-/// Some floats of a row that lie together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Segment {
-    /// Where, from the row's beginning.
-    pub offset: usize,
-    /// How many.
-    pub length: usize,
-}
 
 /// Rows at equal distances.
 #[derive(Debug, Clone, Copy)]
@@ -81,74 +15,6 @@ pub(crate) struct Rows {
     pub(crate) first: *const f32,
     pub(crate) distance: usize,
     pub(crate) count: usize,
-}
-
-/// Where results go: row `i` to `start + at[i]`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sink<'a> {
-    pub(crate) start: *mut f32,
-    pub(crate) at: &'a [usize],
-    /// Whether negative numbers become 0.
-    pub(crate) relu: bool,
-}
-
-/// What happens to a block's rows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Finish<'a> {
-    /// Added to row `i` from `start + at[i]` on.
-    pub(crate) residual: Option<(*const f32, &'a [usize])>,
-    pub(crate) sinks: &'a [Sink<'a>],
-}
-
-/// Inputs that take part together: a part of a panel of weights and of some rows that stays in the caches.
-const PART: usize = 512;
-
-/// What a product reads of each row, in parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
-    parts: Vec<Vec<Segment>>,
-    length: usize,
-    reach: usize,
-}
-
-impl Reading {
-    /// Reads `segments` one after the other.
-    pub fn new(segments: &[Segment]) -> Self {
-        let mut parts = vec![Vec::new()];
-        let mut room = PART;
-        for segment in segments {
-            let Segment { mut offset, mut length } = *segment;
-            while length > 0 {
-                if room == 0 {
-                    parts.push(Vec::new());
-                    room = PART;
-                }
-                let some = length.min(room);
-                parts.last_mut().expect("there is one").push(Segment { offset, length: some });
-                (offset, length, room) = (offset + some, length - some, room - some);
-            }
-        }
-        Self {
-            parts,
-            length: segments.iter().map(|s| s.length).sum(),
-            reach: segments.iter().map(|s| s.offset + s.length).max().unwrap_or(0),
-        }
-    }
-
-    /// Floats that are read of a row.
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
-    /// How far they reach from a row's beginning.
-    pub fn reach(&self) -> usize {
-        self.reach
-    }
-
-    /// Floats of room that [`Product`] needs for `rows` rows of `weights`.
-    pub(crate) fn room(&self, rows: usize, weights: &Packed) -> usize {
-        if self.parts.len() > 1 { rows * weights.padded() } else { 0 }
-    }
 }
 
 /// `rows` times the first of the `weights`, as many as `reading` has, plus the bias, finished.
@@ -368,55 +234,6 @@ unsafe fn multiply_add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
     }
 }
 
-impl<'a> Finish<'a> {
-    /// The same for the rows from `row` on; the sinks are put into `room`.
-    #[inline(always)]
-    pub(crate) fn from<'b>(&self, row: usize, room: &'b mut [Sink<'a>]) -> Finish<'b>
-    where
-        'a: 'b,
-    {
-        for (place, sink) in room.iter_mut().zip(self.sinks) {
-            *place = Sink { at: &sink.at[row..], ..*sink };
-        }
-        let residual = self.residual.map(|(start, at)| (start, &at[row..]));
-        Finish { residual, sinks: &room[..self.sinks.len()] }
-    }
-
-    /// Finishes a block of some rows from row `row` on and some vectors from column `column` on.
-    ///
-    /// # Safety
-    /// As for [`Product`].
-    #[inline(always)]
-    pub(crate) unsafe fn write<V: Vector, const ROWS: usize, const COLUMNS: usize>(
-        &self,
-        row: usize,
-        column: usize,
-        mut block: [[V; COLUMNS]; ROWS],
-    ) {
-        // SAFETY: each has a place for each row.
-        unsafe {
-            if let Some((start, at)) = self.residual {
-                for (i, values) in block.iter_mut().enumerate() {
-                    let from = start.add(*at.get_unchecked(row + i) + column);
-                    for (j, value) in values.iter_mut().enumerate() {
-                        *value = value.add(V::load(from.add(j * V::LANES)));
-                    }
-                }
-            }
-            for sink in self.sinks {
-                // What is below becomes this: nothing is below negative infinity.
-                let floor = V::splat(if sink.relu { 0. } else { f32::NEG_INFINITY });
-                for (i, values) in block.iter().enumerate() {
-                    let to = sink.start.add(*sink.at.get_unchecked(row + i) + column);
-                    for (j, value) in values.iter().enumerate() {
-                        floor.max(*value).store(to.add(j * V::LANES));
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Rows of a plain matrix times weights, on this thread.
 struct Matrix<'a> {
     weights: &'a Packed,
@@ -451,7 +268,7 @@ impl Kernel for Matrix<'_> {
                 finish,
                 room: room.as_mut_ptr(),
             }
-            .run::<V>()
+            .run::<V>();
         };
         if padded != outputs {
             for (to, from) in out.chunks_exact_mut(outputs).zip(wide.chunks_exact(padded)) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::aligned::Aligned;
 use crate::instructions::Instructions;
-use crate::product::{Packed, Reading, Segment};
+use crate::packed::{Packed, Reading, Segment};
 
 /// Pixels of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

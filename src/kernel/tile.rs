@@ -3,7 +3,9 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::product::{Finish, Product, Rows, Segment, Sink};
+use crate::finish::{Finish, Sink};
+use crate::packed::Segment;
+use crate::product::{Product, Rows};
 use crate::step::{Grid, OUTS, Operation, Out, Run, Step, TILE, View};
 use crate::vector::{Kernel, Vector};
 use crate::window::{Along, Depthwise, Window};

@@ -1,6 +1,6 @@
 //! What looks at a window of each pixel, channel by channel: depthwise convolutions and pools.
 
-use crate::product::Finish;
+use crate::finish::Finish;
 use crate::step::Fold;
 use crate::vector::{Kernel, Vector};
 

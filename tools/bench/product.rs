@@ -5,6 +5,7 @@
 //! they need anew each time; the engine has its weights packed, and goes over the pixels in tiles as it does in a network.
 
 #![expect(unsafe_code, reason = "the crates take pointers")]
+#![expect(clippy::print_stdout, reason = "it is what the bench is for")]
 
 use std::hint::black_box;
 use std::time::Instant;
