@@ -35,11 +35,13 @@ pub(super) struct Depthwise {
     /// `[C, k, k]`.
     weights: Vec<f32>,
     kernel: usize,
+    /// Floats of a vector.
+    lanes: usize,
     laid_out: Mutex<HashMap<Layout, Arc<Aligned>>>,
 }
 
 impl Depthwise {
-    /// `[k, k, padded]`, with channels where `segments` say and zeros between them.
+    /// `[padded / lanes, k, k, lanes]`, with channels where `segments` say and zeros between them.
     pub(super) fn laid_out(&self, segments: &[Segment], padded: usize) -> Arc<Aligned> {
         let mut known = self.laid_out.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
@@ -47,8 +49,10 @@ impl Depthwise {
             let mut out = vec![0.; taps * padded];
             let places = segments.iter().flat_map(|s| s.offset..s.offset + s.length);
             for (channel, place) in places.enumerate() {
+                let (vector, lane) = (place / self.lanes, place % self.lanes);
                 for tap in 0..taps {
-                    out[tap * padded + place] = self.weights[channel * taps + tap];
+                    out[(vector * taps + tap) * self.lanes + lane] =
+                        self.weights[channel * taps + tap];
                 }
             }
             Arc::new(out.into_iter().collect())
@@ -140,7 +144,8 @@ impl Loading<'_> {
                 let pointwise = self.tensor(Leaf::Pointwise);
                 let weight = |o: usize, i: usize| pointwise[o * inputs + i];
                 let weights = self.tensor(Leaf::Depthwise);
-                let depthwise = Depthwise { weights, kernel, laid_out: Mutex::default() };
+                let lanes = self.instructions.lanes();
+                let depthwise = Depthwise { weights, kernel, lanes, laid_out: Mutex::default() };
                 Weights::Separable(depthwise, pack(inputs, &weight, &self.fold()))
             }
             LayerKind::Split { kernel } => {

@@ -33,6 +33,20 @@ impl<'a> Finish<'a> {
         Finish { residual, sinks: &room[..self.sinks.len()] }
     }
 
+    /// Asks for what will be added to a block of some rows.
+    ///
+    /// # Safety
+    /// As for [`Self::write`].
+    #[inline(always)]
+    pub(crate) unsafe fn fetch<V: Vector, const ROWS: usize>(&self, row: usize, column: usize) {
+        if let Some((start, at)) = self.residual {
+            for i in 0..ROWS {
+                // SAFETY: there is a place for each row.
+                unsafe { V::prefetch(start.add(*at.get_unchecked(row + i) + column)) };
+            }
+        }
+    }
+
     /// Finishes a block of some rows from row `row` on and some vectors from column `column` on.
     ///
     /// # Safety

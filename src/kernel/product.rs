@@ -78,13 +78,6 @@ const AHEAD: usize = 4;
 /// Floats of a line of the caches.
 const CACHE_LINE: usize = 16;
 
-/// The same pointer, of which the compiler does not know how it came about: it would otherwise compute it anew from
-/// another one, with an instruction more for each use.
-#[inline(always)]
-fn opaque(pointer: *const f32) -> *const f32 {
-    std::hint::black_box(pointer)
-}
-
 /// All rows times some columns.
 struct Panel<'a> {
     rows: Rows,
@@ -161,6 +154,10 @@ impl Panel<'_> {
         let distance = self.rows.distance;
         // SAFETY: rows, segments, weights and places are as for `Product`.
         unsafe {
+            if self.after.is_none() {
+                // While the block is computed: another step made it, and it is far from the processor.
+                self.finish.fetch::<V, ROWS>(row, self.column);
+            }
             let bias: [V; COLUMNS] = std::array::from_fn(|j| V::load(self.bias.add(j * V::LANES)));
             let mut sums = [bias; ROWS];
             let place = row * self.padded + self.column;
@@ -176,7 +173,7 @@ impl Panel<'_> {
             for segment in self.segments {
                 // One pointer for three rows: the processor adds once or twice the distance by itself.
                 let mut inputs: [*const f32; 3] = std::array::from_fn(|i| {
-                    opaque(begin.wrapping_add(segment.offset + 3 * i * distance))
+                    V::opaque(begin.wrapping_add(segment.offset + 3 * i * distance))
                 });
                 for _ in 0..segment.length / AHEAD {
                     for ahead in 0..AHEAD {

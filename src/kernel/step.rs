@@ -114,7 +114,7 @@ pub enum Operation {
         stride: usize,
         /// Side of the window: 3, 5 or 7.
         kernel: usize,
-        /// `[kernel, kernel, channels]`.
+        /// `[channels / lanes, kernel, kernel, lanes]`: a vector of channels after the other.
         depthwise: Arc<Aligned>,
         /// Floats of a pixel of the source, in whole vectors.
         channels: usize,

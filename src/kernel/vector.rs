@@ -4,6 +4,8 @@
 //! is one more implementation here and one more line in `Instructions`.
 
 #[cfg(target_arch = "x86_64")]
+use std::arch::asm;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m256, __m512, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
     _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
@@ -37,6 +39,13 @@ pub(crate) trait Vector: Copy {
     /// Asks for the cache line at `from`, which need not be memory.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
+
+    /// The same pointer, of which the compiler does not know how it came about: it would otherwise compute each of many
+    /// that differ by the same distance anew, and run out of registers for them.
+    #[inline(always)]
+    unsafe fn opaque(pointer: *const f32) -> *const f32 {
+        pointer
+    }
 
     /// Runs `kernel` as a function of its own that is compiled for these instructions. All else is inlined into it.
     unsafe fn call(kernel: impl Kernel);
@@ -150,6 +159,13 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn prefetch(from: *const f32) {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn opaque(pointer: *const f32) -> *const f32 {
+                let mut pointer = pointer;
+                // No instruction; `black_box` would go by way of the stack.
+                unsafe { asm!("/* {} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+                pointer
             }
             #[inline(always)]
             unsafe fn call(kernel: impl Kernel) {

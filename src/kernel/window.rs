@@ -1,5 +1,7 @@
 //! What looks at a window of each pixel, channel by channel: depthwise convolutions and pools.
 
+use std::hint::black_box;
+
 use crate::finish::Finish;
 use crate::step::Fold;
 use crate::vector::{Kernel, Vector};
@@ -19,7 +21,25 @@ pub(crate) struct Depthwise {
 }
 
 impl Depthwise {
-    /// One vector of some neighbouring outputs.
+    /// All channels of some neighbouring outputs.
+    #[inline(always)]
+    unsafe fn outputs<V: Vector, const KERNEL: usize, const STRIDE: usize, const PIXELS: usize>(
+        self,
+        source: *const f32,
+        mut weights: *const f32,
+        out: *mut f32,
+    ) {
+        for channel in (0..self.channels).step_by(V::LANES) {
+            // SAFETY: as for `run`.
+            unsafe {
+                let (source, out) = (source.add(channel), out.add(channel));
+                self.block::<V, KERNEL, STRIDE, PIXELS>(source, weights, out);
+                weights = weights.add(KERNEL * KERNEL * V::LANES);
+            }
+        }
+    }
+
+    /// One vector of them.
     #[inline(always)]
     unsafe fn block<V: Vector, const KERNEL: usize, const STRIDE: usize, const PIXELS: usize>(
         self,
@@ -31,31 +51,28 @@ impl Depthwise {
         unsafe {
             let mut sums = [V::splat(0.); PIXELS];
             let (mut weights, mut window) = (weights, source);
-            for _ in 0..KERNEL {
-                if STRIDE == 1 {
-                    // A row of the kernel stays in registers, and each pixel is read once for all outputs that see it.
-                    let factors: [V; KERNEL] =
-                        std::array::from_fn(|x| V::load(weights.add(x * self.channels)));
-                    for x in 0..PIXELS - 1 + KERNEL {
-                        let value = V::load(window.add(x * self.pixel));
-                        for (i, sum) in sums.iter_mut().enumerate() {
-                            if x >= i && x - i < KERNEL {
-                                *sum = value.mul_add(factors[x - i], *sum);
+            // The compiler does not see how many rows a large kernel has: unrolled, they are slower.
+            for _ in 0..if KERNEL > 3 { black_box(KERNEL) } else { KERNEL } {
+                // A row of the kernel stays in registers, and each pixel is read once for all outputs that see it.
+                let factors: [V; KERNEL] =
+                    std::array::from_fn(|x| V::load(weights.add(x * V::LANES)));
+                let mut pixel = window.wrapping_sub(self.pixel);
+                // No loop: where the compiler does not unroll it, the sums lie in memory.
+                macro_rules! pixels {
+                    ($($x:literal)*) => {$(
+                        if const { $x < (PIXELS - 1) * STRIDE + KERNEL } {
+                            pixel = V::opaque(pixel.wrapping_add(self.pixel));
+                            let value = V::load(pixel);
+                            for (i, sum) in sums.iter_mut().enumerate() {
+                                if $x >= i * STRIDE && $x - i * STRIDE < KERNEL {
+                                    *sum = value.mul_add(factors[$x - i * STRIDE], *sum);
+                                }
                             }
                         }
-                    }
-                } else {
-                    // Fewer outputs see a pixel, and the registers do not suffice for as many as lie between.
-                    for x in 0..KERNEL {
-                        let factor = V::load(weights.add(x * self.channels));
-                        let pixel = window.add(x * self.pixel);
-                        for (i, sum) in sums.iter_mut().enumerate() {
-                            let value = V::load(pixel.add(i * STRIDE * self.pixel));
-                            *sum = value.mul_add(factor, *sum);
-                        }
-                    }
+                    )*};
                 }
-                weights = weights.wrapping_add(KERNEL * self.channels);
+                pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20);
+                weights = weights.wrapping_add(KERNEL * V::LANES);
                 window = window.wrapping_add(self.row);
             }
             for (i, sum) in sums.into_iter().enumerate() {
@@ -70,7 +87,7 @@ pub(crate) struct Along {
     pub(crate) walk: Depthwise,
     /// Where the first window begins.
     pub(crate) source: *const f32,
-    /// `[kernel, kernel, channels]`.
+    /// As in [`crate::step::Operation::Separable`].
     pub(crate) weights: *const f32,
     pub(crate) out: *mut f32,
     pub(crate) count: usize,
@@ -96,60 +113,42 @@ impl Kernel for Along {
     }
 }
 
-/// Half of the smallest innermost cache.
-const FEW_BYTES: usize = 16 << 10;
-
 impl Along {
     /// # Safety
     /// As for [`Kernel::run`].
     #[inline(always)]
     unsafe fn all<V: Vector, const KERNEL: usize, const STRIDE: usize>(&self) {
-        let Self { walk, count, .. } = self;
-        // As many channels at once as have their weights in the innermost cache.
-        let bytes = 4 * KERNEL * KERNEL * V::LANES;
-        let step = (FEW_BYTES / bytes).max(1) * V::LANES;
-        for first in (0..walk.channels).step_by(step) {
-            let end = (first + step).min(walk.channels);
-            let mut x = 0;
-            while x < *count {
-                // Blocks of nearly the same size, rather than large ones and a small rest.
-                let left = count - x;
-                let pixels = left.div_ceil(left.div_ceil(V::PIXELS));
-                for channel in (first..end).step_by(V::LANES) {
-                    // SAFETY: `x` and the pixels that follow it are below the count, as the channels are.
-                    unsafe { self.some::<V, KERNEL, STRIDE>(x, pixels, channel) };
+        const { assert!(V::PIXELS <= 8, "more pixels than `Depthwise::block` has places for") };
+        let Self { walk, source, weights, out, count } = self;
+        let mut x = 0;
+        while x < *count {
+            // Blocks of nearly the same size, rather than large ones and a small rest.
+            let left = count - x;
+            let pixels = left.div_ceil(left.div_ceil(V::PIXELS));
+            // SAFETY: `x` and the pixels that follow it are below the count.
+            unsafe {
+                let source = source.add(x * walk.stride * walk.pixel);
+                let out = out.add(x * walk.channels);
+                match pixels {
+                    8 if V::PIXELS >= 8 => {
+                        walk.outputs::<V, KERNEL, STRIDE, 8>(source, *weights, out);
+                    }
+                    7 if V::PIXELS >= 7 => {
+                        walk.outputs::<V, KERNEL, STRIDE, 7>(source, *weights, out);
+                    }
+                    6 if V::PIXELS >= 6 => {
+                        walk.outputs::<V, KERNEL, STRIDE, 6>(source, *weights, out);
+                    }
+                    5 if V::PIXELS >= 5 => {
+                        walk.outputs::<V, KERNEL, STRIDE, 5>(source, *weights, out);
+                    }
+                    4 => walk.outputs::<V, KERNEL, STRIDE, 4>(source, *weights, out),
+                    3 => walk.outputs::<V, KERNEL, STRIDE, 3>(source, *weights, out),
+                    2 => walk.outputs::<V, KERNEL, STRIDE, 2>(source, *weights, out),
+                    _ => walk.outputs::<V, KERNEL, STRIDE, 1>(source, *weights, out),
                 }
-                x += pixels;
             }
-        }
-    }
-
-    /// A vector from channel `channel` on of some outputs.
-    ///
-    /// # Safety
-    /// As for [`Kernel::run`].
-    #[inline(always)]
-    unsafe fn some<V: Vector, const KERNEL: usize, const STRIDE: usize>(
-        &self,
-        x: usize,
-        pixels: usize,
-        channel: usize,
-    ) {
-        let Self { walk, source, weights, out, .. } = self;
-        // SAFETY: the caller's.
-        unsafe {
-            let source = source.add(x * walk.stride * walk.pixel + channel);
-            let (weights, out) = (weights.add(channel), out.add(x * walk.channels + channel));
-            match pixels {
-                8 if V::PIXELS >= 8 => walk.block::<V, KERNEL, STRIDE, 8>(source, weights, out),
-                7 if V::PIXELS >= 7 => walk.block::<V, KERNEL, STRIDE, 7>(source, weights, out),
-                6 if V::PIXELS >= 6 => walk.block::<V, KERNEL, STRIDE, 6>(source, weights, out),
-                5 if V::PIXELS >= 5 => walk.block::<V, KERNEL, STRIDE, 5>(source, weights, out),
-                4 => walk.block::<V, KERNEL, STRIDE, 4>(source, weights, out),
-                3 => walk.block::<V, KERNEL, STRIDE, 3>(source, weights, out),
-                2 => walk.block::<V, KERNEL, STRIDE, 2>(source, weights, out),
-                _ => walk.block::<V, KERNEL, STRIDE, 1>(source, weights, out),
-            }
+            x += pixels;
         }
     }
 }

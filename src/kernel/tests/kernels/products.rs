@@ -259,7 +259,9 @@ impl Separable {
         let mut depthwise = vec![0.; kernel * kernel * read];
         for (y, x) in (0..kernel).flat_map(|y| (0..kernel).map(move |x| (y, x))) {
             for (channel, offset) in places.iter().enumerate() {
-                depthwise[(y * kernel + x) * read + offset] = tap(channel, y, x);
+                let (vector, lane) = (offset / lanes, offset % lanes);
+                let place = ((vector * kernel + y) * kernel + x) * lanes + lane;
+                depthwise[place] = tap(channel, y, x);
             }
         }
         let step = Step {
