@@ -31,8 +31,35 @@ impl fmt::Display for Size {
     }
 }
 
-/// Reads `S` (a square) or `HxW`.
-impl FromStr for Size {
+/// The size of a network's input as a user gives it: `S` or `HxW`, each side from 1 to 16384.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageSize {
+    /// One number: a square, or the short side where images keep their shape.
+    Side(usize),
+    /// Height and width.
+    Sides(Size),
+}
+
+impl ImageSize {
+    /// Height and width, where images do not keep their shape.
+    pub const fn size(self) -> Size {
+        match self {
+            Self::Side(side) => Size::new(side, side),
+            Self::Sides(size) => size,
+        }
+    }
+}
+
+impl fmt::Display for ImageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Side(side) => side.fmt(f),
+            Self::Sides(size) => size.fmt(f),
+        }
+    }
+}
+
+impl FromStr for ImageSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -41,8 +68,8 @@ impl FromStr for Size {
             _ => Err(format!("'{t}' is not a number of pixels between 1 and 16384")),
         };
         match text.split_once(['x', 'X']) {
-            Some((h, w)) => Ok(Self::new(side(h)?, side(w)?)),
-            None => side(text).map(|s| Self::new(s, s)),
+            Some((h, w)) => Ok(Self::Sides(Size::new(side(h)?, side(w)?))),
+            None => side(text).map(Self::Side),
         }
     }
 }
@@ -142,10 +169,10 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_a_side_or_as_height_by_width() {
-        assert_eq!("320".parse(), Ok(Size::new(320, 320)));
-        assert_eq!("480x640".parse(), Ok(Size::new(480, 640)));
+        assert_eq!("320".parse(), Ok(ImageSize::Side(320)));
+        assert_eq!("480x640".parse(), Ok(ImageSize::Sides(Size::new(480, 640))));
         for bad in ["", "x", "0", "-3", "12x", "axb", "99999"] {
-            assert!(bad.parse::<Size>().is_err(), "{bad}");
+            assert!(bad.parse::<ImageSize>().is_err(), "{bad}");
         }
     }
 

@@ -18,7 +18,7 @@ use crate::data::classify::{ClassNames, Preprocessing};
 use crate::data::image::{self, Rgb};
 use crate::data::loader;
 use crate::failure::{Exit, OrExit as _};
-use crate::geometry::Size;
+use crate::geometry::{ImageSize, Size};
 use crate::nasnet::plan::{published_classes, published_size, published_stem_filters};
 use crate::nasnet::{BackboneName, Family};
 use crate::network::{ClassifierModel as _, DetectorModel as _, FeatureModel as _, Images};
@@ -51,7 +51,7 @@ pub struct BenchArgs {
     pub image: Option<PathBuf>,
     /// Size of the network's input, S or HxW [default: the model's, or as published]
     #[arg(long, value_name = "S|HxW")]
-    pub image_size: Option<Size>,
+    pub image_size: Option<ImageSize>,
     /// Images that go through the network together
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
@@ -94,10 +94,11 @@ struct Subject<E: Engine> {
 }
 
 pub(super) fn run<E: Engine>(args: &BenchArgs) -> anyhow::Result<Exit> {
-    if let Some(size) = args.image_size.filter(|size| size.height.min(size.width) < 3) {
+    let few = |to: &ImageSize| to.size().height.min(to.size().width) < 3;
+    if let Some(to) = args.image_size.filter(few) {
         return crate::fail!(
             Exit::Usage,
-            "--image-size {size}: a network needs at least 3 pixels a side"
+            "--image-size {to}: a network needs at least 3 pixels a side"
         );
     }
     let engine = E::start(&args.on)?;
@@ -107,7 +108,7 @@ pub(super) fn run<E: Engine>(args: &BenchArgs) -> anyhow::Result<Exit> {
     };
     let image = match &args.image {
         Some(file) => decoded(file)?,
-        None => noise(args.image_size.unwrap_or(PHOTOGRAPH)),
+        None => noise(args.image_size.map_or(PHOTOGRAPH, ImageSize::size)),
     };
     tracing::info!("{WARM_UP} runs to warm up, then {} that count", args.runs);
     let measured = measure(args, &subject, &image)?;
@@ -243,8 +244,8 @@ fn measure<E: Engine>(
     match (&subject.network, &subject.preparation) {
         (Network::Detector(model), Preparation::Detector(input)) => {
             let mut input = input.clone();
-            if let Some(size) = args.image_size {
-                input.resize = input.resize.at(size);
+            if let Some(to) = args.image_size {
+                input.resize = input.resize.at(to);
             }
             let batch = loader::prepare(&images, &input);
             let from_batch = timed(args, || Ok(model.detect(&batch)))?;
@@ -257,7 +258,7 @@ fn measure<E: Engine>(
             Ok(Measured { size: batch.padded, batch: from_batch, file })
         }
         (network, Preparation::Classifier(preprocessing)) => {
-            let size = args.image_size.unwrap_or(preprocessing.image_size);
+            let size = args.image_size.map_or(preprocessing.image_size, ImageSize::size);
             let preprocessing = preprocessing.clone().at(size);
             preprocessing.check().map_err(|why| anyhow::anyhow!(why)).or_exit(Exit::Usage)?;
             let forward = |pixels: &[f32]| {

@@ -42,7 +42,7 @@ pub use self::report::ReportArgs;
 use crate::config::{Override, Pooling};
 use crate::eval::IouType;
 use crate::failure::Exit;
-use crate::geometry::Size;
+use crate::geometry::ImageSize;
 use crate::nasnet::Wiring;
 use crate::weights::import::Layout;
 
@@ -149,7 +149,7 @@ pub struct TrainArgs {
     pub seed: Option<u32>,
     /// Size of the network's input in pixels: its short side, or height and width
     #[arg(long, value_name = "S|HxW")]
-    pub image_size: Option<Size>,
+    pub image_size: Option<ImageSize>,
     /// What to do where a loss or gradient is not finite: stop, or skip=K, which stops after K in a row
     #[arg(long, value_name = "stop|skip=K", value_parser = on_nan)]
     pub on_nan: Option<u32>,
@@ -260,7 +260,7 @@ pub struct InfoArgs {
     pub backbone: Option<String>,
     /// Input size, S or HxW [default: as published, such as 331 for nasnet-a-6@4032]
     #[arg(long, value_name = "S|HxW", requires = "backbone")]
-    pub image_size: Option<Size>,
+    pub image_size: Option<ImageSize>,
     /// Outputs of the classifier [default: 10 in the CIFAR form, else 1000]
     #[arg(long, value_name = "K", requires = "backbone")]
     pub classes: Option<usize>,
@@ -292,7 +292,7 @@ pub struct ImportArgs {
     pub raw: bool,
     /// Size of the network's input [default: as published]
     #[arg(long, value_name = "S|HxW")]
-    pub image_size: Option<Size>,
+    pub image_size: Option<ImageSize>,
     /// Proposals an image, of a detector [default: as published]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub proposals: Option<u32>,

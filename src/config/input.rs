@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::geometry::Size;
+use crate::geometry::{ImageSize, Size};
 
 /// Inputs of a batch are padded to multiples of this where [`Resize::ShortSide`] holds, at the bottom and at
 /// the right.
@@ -70,23 +70,24 @@ impl Resize {
         }
     }
 
-    /// The same kind of resize to another size: that of `--image-size`.
+    /// The same kind of resize to another size, that of `--image-size`. Where images keep their shape, one number is
+    /// their short side, and the limit of the long one stays; two limit both.
     #[must_use]
-    pub fn at(self, size: Size) -> Self {
-        let (short, long) = (size.height.min(size.width), size.height.max(size.width));
-        let square = short == long;
+    pub fn at(self, to: ImageSize) -> Self {
+        let Size { height, width } = to.size();
+        let short = height.min(width);
+        let long = |before| match to {
+            ImageSize::Side(_) => before,
+            ImageSize::Sides(_) => height.max(width),
+        };
         match self {
-            // One number is the short side; the limit of the long one stays.
-            Self::ShortSide { long_side, .. } => Self::ShortSide {
-                short_side: short,
-                long_side: if square { long_side } else { long },
-            },
-            Self::Fixed { .. } => Self::Fixed { height: size.height, width: size.width },
-            Self::KeepAspect { max_dimension, pad, .. } => Self::KeepAspect {
-                min_dimension: short,
-                max_dimension: if square { max_dimension } else { long },
-                pad,
-            },
+            Self::ShortSide { long_side, .. } => {
+                Self::ShortSide { short_side: short, long_side: long(long_side) }
+            }
+            Self::Fixed { .. } => Self::Fixed { height, width },
+            Self::KeepAspect { max_dimension, pad, .. } => {
+                Self::KeepAspect { min_dimension: short, max_dimension: long(max_dimension), pad }
+            }
         }
     }
 }
@@ -219,14 +220,23 @@ mod tests {
 
     #[test]
     fn another_image_size_keeps_the_kind() {
-        let size = Size::new(300, 500);
-        let is = |resize: Resize, expected: Resize| assert_eq!(resize.at(size), expected);
-        is(
-            Resize::ShortSide { short_side: 1, long_side: 2 },
-            Resize::ShortSide { short_side: 300, long_side: 500 },
-        );
-        is(Resize::Fixed { height: 1, width: 1 }, Resize::Fixed { height: 300, width: 500 });
-        let square = Resize::ShortSide { short_side: 1, long_side: 999 }.at(Size::new(64, 64));
-        assert_eq!(square, Resize::ShortSide { short_side: 64, long_side: 999 });
+        let is = |resize: Resize, text: &str, expected: Resize| {
+            assert_eq!(resize.at(text.parse().unwrap()), expected, "{text}");
+        };
+        let short_side = |short_side, long_side| Resize::ShortSide { short_side, long_side };
+        is(short_side(1, 2), "300x500", short_side(300, 500));
+        is(short_side(1, 2), "500x300", short_side(300, 500));
+        is(short_side(1, 999), "64", short_side(64, 999));
+        is(short_side(1, 999), "64x64", short_side(64, 64));
+        let fixed = |height, width| Resize::Fixed { height, width };
+        is(fixed(1, 2), "300x500", fixed(300, 500));
+        is(fixed(1, 2), "300", fixed(300, 300));
+        let keep = |min_dimension, max_dimension| Resize::KeepAspect {
+            min_dimension,
+            max_dimension,
+            pad: true,
+        };
+        is(keep(1, 999), "64", keep(64, 999));
+        is(keep(1, 999), "64x64", keep(64, 64));
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::InfoArgs;
 use crate::config::OwnBackbone;
 use crate::failure::{Exit, OrExit as _};
-use crate::geometry::Size;
+use crate::geometry::{ImageSize, Size};
 use crate::nasnet::count::CellCount;
 use crate::nasnet::genotype::Genotype;
 use crate::nasnet::notation::OwnCells;
@@ -72,7 +72,7 @@ fn count(text: &str, args: &InfoArgs) -> anyhow::Result<Shown> {
         );
     }
     let side = published_size(plan.name);
-    let size = args.image_size.unwrap_or(Size::new(side, side));
+    let size = args.image_size.unwrap_or(ImageSize::Side(side)).size();
     let Some(count) = NetworkCount::new(&plan, size, classes) else {
         let what = match plan.sizes(size) {
             None => "must be at least 3 pixels on each side",

@@ -181,8 +181,8 @@ fn overrides(args: &TrainArgs, resize: Resize) -> Vec<Override> {
     set("train.accumulate", args.accumulate.map(integer));
     set("train.seed", args.seed.map(integer));
     set("train.skip_non_finite", args.on_nan.map(integer));
-    if let Some(size) = args.image_size {
-        all.push(Override::resize(resize.at(size)));
+    if let Some(to) = args.image_size {
+        all.push(Override::resize(resize.at(to)));
     }
     all.extend(args.lr.map(|lr| Override::new("train.lr", lr)));
     all.extend(args.recompute.then(|| Override::new("train.recompute", true)));

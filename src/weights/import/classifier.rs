@@ -31,7 +31,7 @@ fn classifier(
     origin: &str,
 ) -> About {
     let preprocessing = match settings.image_size {
-        Some(size) => published.at(size),
+        Some(to) => published.at(to.size()),
         None => published,
     };
     let classes = class_names(classes, backbone.name.form);

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::config::{Backbone, Config, NormMode, Pooling};
 use crate::data::Category;
-use crate::geometry::Size;
+use crate::geometry::ImageSize;
 use crate::nasnet::{BackboneName, Form, Wiring};
 
 /// Whose names the tensors of a file have.
@@ -89,7 +89,7 @@ pub struct Settings {
     /// Whether to take variables rather than their moving averages.
     pub raw: bool,
     /// Size of the network's input.
-    pub image_size: Option<Size>,
+    pub image_size: Option<ImageSize>,
     /// Proposals for each image (a detector).
     pub proposals: Option<usize>,
     /// Scores up to this are dropped (a detector).

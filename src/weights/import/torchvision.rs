@@ -117,8 +117,8 @@ impl Found {
             )));
         }
         detector.crop_size = crop;
-        if let Some(size) = settings.image_size {
-            config.input.resize = config.input.resize.at(size);
+        if let Some(to) = settings.image_size {
+            config.input.resize = config.input.resize.at(to);
         }
         if let Some(proposals) = settings.proposals {
             config.rpn.post_nms_eval = proposals;
