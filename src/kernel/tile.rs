@@ -224,7 +224,7 @@ impl Tile<'_> {
                         if let Some(residual) = residual {
                             value += *residual.add(channel);
                         }
-                        *to.add(channel) = if out.relu { value.max(0.) } else { value };
+                        *to.add(channel) = if out.relu && value < 0. { 0. } else { value };
                         channel += 1;
                     }
                 }
@@ -311,7 +311,7 @@ impl Tile<'_> {
                     0.
                 };
                 for out in &self.step.outs {
-                    let value = if out.relu { value.max(0.) } else { value };
+                    let value = if out.relu && value < 0. { 0. } else { value };
                     // SAFETY: the step was checked.
                     unsafe { *self.memory.add(out.view.at(pixel) + c) = value };
                 }

@@ -9,6 +9,7 @@
 
 mod maps;
 mod matrix;
+mod nan;
 mod pixels;
 mod products;
 mod refusals;

@@ -93,9 +93,9 @@ impl Maps {
 /// Where results are to go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
-    relu: bool,
-    margin: usize,
-    gaps: Gaps,
+    pub(crate) relu: bool,
+    pub(crate) margin: usize,
+    pub(crate) gaps: Gaps,
 }
 
 pub(crate) fn targets() -> impl Strategy<Value = Vec<Target>> {

@@ -1,0 +1,68 @@
+//! What is no number: it goes on, also where negative numbers become 0, so that whoever looks at results finds it.
+
+use std::sync::Arc;
+
+use detect_kernel::{Fold, Grid, Instructions, Operation, Packed, Reading, Segment, Step};
+
+use crate::maps::{Maps, Target, after, pixels, place};
+
+const GRID: Grid = Grid { images: 1, height: 1, width: 9 };
+
+/// One channel of `values`, through an operation that does not change them, to a place after ReLU.
+fn rectified(set: Instructions, values: [f32; 9], operation: &str) -> Vec<f32> {
+    let channels = set.lanes();
+    let mut maps = Maps::default();
+    let source = maps.filled(
+        GRID,
+        channels,
+        [0; 4],
+        |[_, _, x], channel| {
+            if channel == 0 { values[x] } else { 0. }
+        },
+    );
+    let outs = maps.outs(&[Target { relu: true, margin: 0, gaps: [0; 4] }], GRID, channels);
+    let segment = Segment { offset: 0, length: 1 };
+    let operation = match operation {
+        "product" => {
+            let one = Packed::new([1, 1], set.shape(), |_, _| 1., |_| 0.);
+            let reading = Reading::new(&[segment]);
+            Operation::Product {
+                given: false,
+                source,
+                stride: [1, 1],
+                edge: reading.clone(),
+                reading,
+                valid: [1, 9],
+                weights: Arc::new(one),
+            }
+        }
+        "mean" | "largest" => Operation::Pool {
+            source,
+            size: [1, 9],
+            stride: 1,
+            kernel: 1,
+            fold: if operation == "mean" { Fold::Mean(1.) } else { Fold::Largest },
+        },
+        _ => Operation::Copy { given: false, source, segments: vec![segment] },
+    };
+    let step = Step { operation, grid: GRID, channels, residual: None, outs };
+    let found = after(set, 1, &step, &maps.floats, &[]);
+    pixels(GRID).map(|pixel| found[place(&step.outs[0].view, pixel)]).collect()
+}
+
+#[test]
+fn relu_hands_on_what_is_no_number() {
+    let values = [-2., f32::NAN, 3., f32::INFINITY, f32::NEG_INFINITY, -0.5, f32::NAN, 0., 7.];
+    for set in Instructions::available() {
+        for operation in ["product", "mean", "largest", "copy"] {
+            for (i, found) in rectified(set, values, operation).into_iter().enumerate() {
+                let (value, with) = (values[i], (set.name(), operation));
+                if value.is_nan() {
+                    assert!(found.is_nan(), "{with:?}: {found} where it was no number");
+                } else {
+                    assert_eq!(found, if value < 0. { 0. } else { value }, "{with:?}");
+                }
+            }
+        }
+    }
+}
