@@ -39,59 +39,21 @@ def theirs(data, threads, steps):
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def torchvision_steps(data, threads, steps, batch=4):
-    import numpy
+def torchvision_steps(data, threads, steps):
     import torch
-    from PIL import Image
-    from timm.models.nasnet import NASNetALarge
-    from torchvision.models.detection import FasterRCNN
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-    from torchvision.ops import MultiScaleRoIAlign
-
-    class Trunk(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = NASNetALarge(num_classes=0, stem_size=16, num_features=384)
-            self.body.prune_intermediate_layers([3])
-            self.out_channels = 192
-
-        def forward(self, images):
-            return self.body.forward_intermediates(images, indices=[3], intermediates_only=True, stop_early=True)[0]
+    from torchvision_train import BATCH, Split, detector, step
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    data = pathlib.Path(data)
-    truth = json.loads((data / "annotations/train.json").read_text())
-    labels = {c: i + 1 for i, c in enumerate(sorted(c["id"] for c in truth["categories"]))}
-    boxes = {}
-    for a in truth["annotations"]:
-        if not a.get("iscrowd"):
-            boxes.setdefault(a["image_id"], []).append((a["bbox"], labels[a["category_id"]]))
-    pictures = [image for image in truth["images"] if image["id"] in boxes]
-    trunk = Trunk()
-    model = FasterRCNN(
-        trunk, rpn_anchor_generator=AnchorGenerator(((32, 64, 128, 256),), ((0.5, 1.0, 2.0),)),
-        box_roi_pool=MultiScaleRoIAlign(["0"], 7, 2), box_head=TwoMLPHead(192 * 49, 256),
-        box_predictor=FastRCNNPredictor(256, len(labels) + 1), rpn_pre_nms_top_n_train=1000,
-        rpn_post_nms_top_n_train=500, min_size=320, max_size=640, image_mean=[0.5] * 3, image_std=[0.5] * 3).train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
+    split = Split(data, "train")
+    places = [place for place, image in enumerate(split.images) if split.boxes[image["id"]]]
+    model, optimizer = detector(len(split.categories))
+    model.train()
     seconds = []
-    for step in range(steps):
-        images, targets = [], []
-        for i in range(batch):
-            picture = pictures[(step * batch + i) % len(pictures)]
-            pixels = numpy.array(Image.open(data / "images" / picture["file_name"]).convert("RGB"))
-            images.append(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
-            own = boxes[picture["id"]]
-            corners = torch.tensor([[x, y, x + w, y + h] for (x, y, w, h), _ in own], dtype=torch.float32)
-            targets.append({"boxes": corners, "labels": torch.tensor([label for _, label in own])})
+    for number in range(steps):
+        samples = [split.sample(places[(number * BATCH + i) % len(places)]) for i in range(BATCH)]
         start = time.perf_counter()
-        loss = sum(model(images, targets).values())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
+        step(model, optimizer, samples)
         seconds.append(time.perf_counter() - start)
     return seconds
 
