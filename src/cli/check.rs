@@ -4,10 +4,10 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::check::{Report, Severity, check};
 use crate::failure::{Exit, OrExit as _};
+use crate::watch::progress::Reported;
 
 /// Places of each finding in the table; JSON has them all.
 const SHOWN: usize = 3;
@@ -30,16 +30,8 @@ pub struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
-    // Hidden by itself where stderr is not a terminal.
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{bar:30} {pos}/{len} files, {eta} left")
-            .expect("the template is well formed"),
-    );
-    let report = check(&args.data, &|done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    })
-    .or_exit(Exit::Data)?;
+    let bar = Reported::start("files");
+    let report = check(&args.data, &|done, all| bar.set(done, all)).or_exit(Exit::Data)?;
     bar.finish_and_clear();
 
     let mut out = std::io::stdout().lock();

@@ -2,22 +2,18 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::CheckArgs;
 use crate::data::convert::{
     ConvertError, Difficult, Entry, Fate, Format, Options, Outcome, convert, fix,
 };
 use crate::failure::{Exit, OrExit as _};
+use crate::watch::progress::Reported;
 
 /// Examples of each kind on stderr; JSON has more.
 const SHOWN: usize = 3;
-/// Shorter work shows no bar.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// `detect convert`
 #[derive(Debug, Clone, Args)]
@@ -97,40 +93,10 @@ pub(super) fn run_fix(args: &CheckArgs, out: &Path) -> anyhow::Result<Exit> {
 fn made(
     body: impl FnOnce(&(dyn Fn(usize, usize) + Sync)) -> Result<Outcome, ConvertError>,
 ) -> anyhow::Result<Outcome> {
-    let bar = LateBar::new();
+    let bar = Reported::start("images");
     let outcome = body(&|done, all| bar.set(done, all));
-    bar.bar.finish_and_clear();
+    bar.finish_and_clear();
     outcome.map_err(|error| (error.exit(), error)).or_else(|(exit, error)| Err(error).or_exit(exit))
-}
-
-/// A bar that appears when the work turns out to be long, if stderr is a terminal.
-struct LateBar {
-    bar: ProgressBar,
-    start: Instant,
-    shown: Mutex<bool>,
-}
-
-impl LateBar {
-    fn new() -> Self {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left")
-            .expect("the template is well formed");
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-        Self { bar: bar.with_style(style), start: Instant::now(), shown: Mutex::new(false) }
-    }
-
-    fn set(&self, done: usize, all: usize) {
-        if self.start.elapsed() < PATIENCE {
-            return;
-        }
-        if let Ok(mut shown) = self.shown.lock()
-            && !*shown
-        {
-            *shown = true;
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-        self.bar.set_length(all as u64);
-        self.bar.set_position(done as u64);
-    }
 }
 
 /// The splits on stdout, what became of entries on stderr; or both as JSON.

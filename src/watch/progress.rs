@@ -89,6 +89,47 @@ impl Progress {
     }
 }
 
+/// Progress of work that says itself how much of it there is, in one part after the other.
+#[derive(Debug)]
+pub struct Reported {
+    unit: &'static str,
+    start: Instant,
+    /// The part at work and how much of it there is, once it has taken long enough.
+    part: Mutex<Option<(usize, Progress)>>,
+}
+
+impl Reported {
+    /// Of work on `unit`.
+    pub fn start(unit: &'static str) -> Self {
+        Self { unit, start: Instant::now(), part: Mutex::new(None) }
+    }
+
+    /// So many of `all` are done.
+    pub fn set(&self, done: usize, all: usize) {
+        if self.start.elapsed() < FIRST {
+            return;
+        }
+        let mut part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
+        match part.as_ref() {
+            Some((total, progress)) if *total == all => progress.set_position(done as u64),
+            before => {
+                if let Some((_, progress)) = before {
+                    progress.finish_and_clear();
+                }
+                *part = Some((all, Progress::start(all, done, self.unit)));
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish_and_clear(&self) {
+        let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, progress)) = part.as_ref() {
+            progress.finish_and_clear();
+        }
+    }
+}
+
 /// Progress without a terminal.
 #[derive(Debug)]
 struct Plain {
