@@ -7,7 +7,7 @@
 use crate::finish::{Finish, Sink};
 use crate::instructions::Instructions;
 use crate::packed::{Packed, Reading, Segment};
-use crate::vector::{Kernel, Vector};
+use crate::vector::{CACHE_LINE, Kernel, Vector};
 
 /// Rows at equal distances.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,6 @@ impl Kernel for Product<'_> {
                         rows,
                         segments,
                         weights: weights.data.as_ptr().add(part),
-                        fetch: cold && first == 0,
                         bias: weights.bias.as_ptr().add(first),
                         before: (number > 0).then_some(room),
                         after: (number < last).then_some(room),
@@ -59,10 +58,13 @@ impl Kernel for Product<'_> {
                         column: first,
                         padded: weights.padded(),
                     };
-                    match vectors {
-                        3 if V::COLUMNS >= 3 => V::call(Wide::<3>(panel)),
-                        2 if V::COLUMNS >= 2 => V::call(Wide::<2>(panel)),
-                        _ => V::call(Wide::<1>(panel)),
+                    match (vectors, cold && first == 0) {
+                        (3, true) if V::COLUMNS >= 3 => V::call(Wide::<3, true>(panel)),
+                        (2, true) if V::COLUMNS >= 2 => V::call(Wide::<2, true>(panel)),
+                        (_, true) => V::call(Wide::<1, true>(panel)),
+                        (3, false) if V::COLUMNS >= 3 => V::call(Wide::<3, false>(panel)),
+                        (2, false) if V::COLUMNS >= 2 => V::call(Wide::<2, false>(panel)),
+                        (_, false) => V::call(Wide::<1, false>(panel)),
                     }
                 }
                 first += vectors * V::LANES;
@@ -75,16 +77,11 @@ impl Kernel for Product<'_> {
 /// Inputs of a row that a block takes at once.
 const AHEAD: usize = 4;
 
-/// Floats of a line of the caches.
-const CACHE_LINE: usize = 16;
-
 /// All rows times some columns.
 struct Panel<'a> {
     rows: Rows,
     segments: &'a [Segment],
     weights: *const f32,
-    /// Whether the next rows are to be fetched meanwhile: the processor does not see by itself which they are.
-    fetch: bool,
     bias: *const f32,
     /// Sums of the parts before, instead of the bias.
     before: Option<*mut f32>,
@@ -96,10 +93,11 @@ struct Panel<'a> {
     padded: usize,
 }
 
-/// A panel of `COLUMNS` vectors.
-struct Wide<'a, const COLUMNS: usize>(Panel<'a>);
+/// A panel of `COLUMNS` vectors, during which the next rows are fetched or not: the processor does not see by itself which
+/// they are.
+struct Wide<'a, const COLUMNS: usize, const FETCH: bool>(Panel<'a>);
 
-impl<const COLUMNS: usize> Kernel for Wide<'_, COLUMNS> {
+impl<const COLUMNS: usize, const FETCH: bool> Kernel for Wide<'_, COLUMNS, FETCH> {
     /// # Safety
     /// As for [`Product`].
     #[inline(always)]
@@ -107,25 +105,19 @@ impl<const COLUMNS: usize> Kernel for Wide<'_, COLUMNS> {
         let panel = self.0;
         let mut row = 0;
         while row < panel.rows.count {
-            if panel.fetch {
-                for next in row + V::ROWS..row + 2 * V::ROWS {
-                    // SAFETY: the instruction set is there.
-                    unsafe { panel.fetch::<V>(next) };
-                }
-            }
             // Blocks of nearly the same size, rather than large ones and a small rest.
             let left = panel.rows.count - row;
             // SAFETY: `row` and those that follow it are below the count.
             unsafe {
                 row += match left.div_ceil(left.div_ceil(V::ROWS)) {
-                    8 if V::ROWS >= 8 => panel.block::<V, 8, COLUMNS>(row),
-                    7 if V::ROWS >= 7 => panel.block::<V, 7, COLUMNS>(row),
-                    6 if V::ROWS >= 6 => panel.block::<V, 6, COLUMNS>(row),
-                    5 if V::ROWS >= 5 => panel.block::<V, 5, COLUMNS>(row),
-                    4 => panel.block::<V, 4, COLUMNS>(row),
-                    3 => panel.block::<V, 3, COLUMNS>(row),
-                    2 => panel.block::<V, 2, COLUMNS>(row),
-                    _ => panel.block::<V, 1, COLUMNS>(row),
+                    8 if V::ROWS >= 8 => panel.block::<V, 8, COLUMNS, FETCH>(row),
+                    7 if V::ROWS >= 7 => panel.block::<V, 7, COLUMNS, FETCH>(row),
+                    6 if V::ROWS >= 6 => panel.block::<V, 6, COLUMNS, FETCH>(row),
+                    5 if V::ROWS >= 5 => panel.block::<V, 5, COLUMNS, FETCH>(row),
+                    4 => panel.block::<V, 4, COLUMNS, FETCH>(row),
+                    3 => panel.block::<V, 3, COLUMNS, FETCH>(row),
+                    2 => panel.block::<V, 2, COLUMNS, FETCH>(row),
+                    _ => panel.block::<V, 1, COLUMNS, FETCH>(row),
                 }
             }
         }
@@ -133,21 +125,9 @@ impl<const COLUMNS: usize> Kernel for Wide<'_, COLUMNS> {
 }
 
 impl Panel<'_> {
-    /// Asks for the cache lines of a row, which need not be there.
-    #[inline(always)]
-    unsafe fn fetch<V: Vector>(&self, row: usize) {
-        let from = self.rows.first.wrapping_add(row * self.rows.distance);
-        for segment in self.segments {
-            for line in (0..segment.length).step_by(CACHE_LINE) {
-                // SAFETY: the caller's.
-                unsafe { V::prefetch(from.wrapping_add(segment.offset + line)) };
-            }
-        }
-    }
-
     /// One block in registers, from row `row` on; gives how many rows it has.
     #[inline(always)]
-    unsafe fn block<V: Vector, const ROWS: usize, const COLUMNS: usize>(
+    unsafe fn block<V: Vector, const ROWS: usize, const COLUMNS: usize, const FETCH: bool>(
         &self,
         row: usize,
     ) -> usize {
@@ -175,7 +155,14 @@ impl Panel<'_> {
                 let mut inputs: [*const f32; 3] = std::array::from_fn(|i| {
                     V::opaque(begin.wrapping_add(segment.offset + 3 * i * distance))
                 });
-                for _ in 0..segment.length / AHEAD {
+                for step in 0..segment.length / AHEAD {
+                    if FETCH {
+                        // Two of the rows that follow at a time: when a line of them begins again, all were asked for.
+                        const { assert!(AHEAD * AHEAD == CACHE_LINE && 2 * AHEAD >= V::ROWS) };
+                        let next = inputs[0].wrapping_add((ROWS + step % AHEAD * 2) * distance);
+                        V::prefetch(next);
+                        V::prefetch(next.wrapping_add(distance));
+                    }
                     for ahead in 0..AHEAD {
                         multiply_add(&mut sums, inputs, distance, weights, ahead);
                     }

@@ -7,7 +7,7 @@ use crate::finish::{Finish, Sink};
 use crate::packed::Segment;
 use crate::product::{Product, Rows};
 use crate::step::{Grid, OUTS, Operation, Out, Run, Step, TILE, View};
-use crate::vector::{Kernel, Vector};
+use crate::vector::{CACHE_LINE, Kernel, Vector};
 use crate::window::{Along, Depthwise, Window};
 
 /// Pixels that a pool takes together.
@@ -127,6 +127,16 @@ impl Kernel for Tile<'_> {
                             out: self.scratch.add(run.begin * channels),
                             count: run.count,
                         });
+                    }
+                    // The rows that the next tile is the first to read come from afar: during the product.
+                    for run in grid.runs(end..(end + count).min(grid.pixels())) {
+                        let window = start.wrapping_add(strided.at(run.at));
+                        let length = (run.count * stride + kernel - stride) * source.pixel;
+                        for row in kernel - stride..*kernel {
+                            for line in (0..length).step_by(CACHE_LINE) {
+                                V::prefetch(window.wrapping_add(row * source.row + line));
+                            }
+                        }
                     }
                     let rows = Rows { first: self.scratch, distance: *channels, count };
                     let room = self.scratch.add(count * channels);

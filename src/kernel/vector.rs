@@ -12,6 +12,9 @@ use std::arch::x86_64::{
     _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 
+/// Floats of a line of the caches.
+pub(crate) const CACHE_LINE: usize = 16;
+
 /// Some floats side by side.
 ///
 /// # Safety
