@@ -111,25 +111,8 @@ impl Featurizer for NasNet {
             start: Start::Cut,
             maps: vec![(self.network.cells(), true)],
         };
-        mean(&self.network.run_joined(&request, &crops.data))
+        self.network.mean(&request, &crops.data)
     }
-}
-
-/// The mean over the pixels of each image: `[N, H, W, C]` to `[N, C]`.
-fn mean(map: &Map) -> Vec<f32> {
-    let pixels = map.height * map.width;
-    let mut means = vec![0.; map.images * map.channels];
-    for (sums, image) in
-        means.chunks_exact_mut(map.channels).zip(map.data.chunks_exact(pixels * map.channels))
-    {
-        for pixel in image.chunks_exact(map.channels) {
-            sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x);
-        }
-        for sum in sums {
-            *sum /= pixels as f32;
-        }
-    }
-    means
 }
 
 /// A detector.
@@ -224,7 +207,7 @@ impl ClassifierModel for Classifier {
         if images.count == 0 {
             return Vec::new();
         }
-        let logits = self.features.logits(&self.features.last_map(images));
+        let logits = self.features.logits(images);
         logits.chunks_exact(self.info.classes.len()).map(<[f32]>::to_vec).collect()
     }
 }
@@ -291,22 +274,18 @@ impl Features {
         Ok(Self { network, classifier, pool })
     }
 
-    /// The last map after its ReLU.
-    fn last_map(&self, images: Images<'_>) -> Map {
-        let request = Self::request(images, vec![(self.network.cells(), true)]);
-        self.pool.install(|| self.network.run_joined(&request, images.pixels))
-    }
-
     fn request(images: Images<'_>, maps: Vec<(usize, bool)>) -> Request {
         let size = [images.size.height, images.size.width];
         Request { images: images.count, size, start: Start::Images, maps }
     }
 
-    /// A logit of each class for each image, from the last map after its ReLU.
-    fn logits(&self, last: &Map) -> Vec<f32> {
+    /// A logit of each class for each image, `[N, classes]`.
+    fn logits(&self, images: Images<'_>) -> Vec<f32> {
         let dense = self.classifier.as_ref().expect("classifiers have one");
-        let mut out = vec![0.; last.images * dense.outputs()];
-        self.pool.install(|| dense.run(&mean(last), &mut out));
+        let request = Self::request(images, vec![(self.network.cells(), true)]);
+        let mut out = vec![0.; images.count * dense.outputs()];
+        // All in one: each change to the threads of the pool costs as much as some cells.
+        self.pool.install(|| dense.run(&self.network.mean(&request, images.pixels), &mut out));
         out
     }
 }
@@ -320,18 +299,13 @@ impl fmt::Debug for Features {
 impl FeatureModel for Features {
     fn maps(&self, images: Images<'_>) -> Vec<(String, StoredTensor)> {
         let cells = self.network.cells();
-        // The last one twice: raw, and for the classifier after its ReLU.
-        let relu = self.classifier.is_some().then_some((cells, true));
-        let wanted = (0..=cells).map(|map| (map, false)).chain(relu).collect();
-        let mut found =
-            self.pool.install(|| self.network.run(&Self::request(images, wanted), images.pixels));
-        let logits = relu.map(|_| {
-            let last = found.pop().expect("it was asked for");
-            stored(
-                &[images.count, self.classifier.as_ref().map_or(0, Dense::outputs)],
-                self.logits(&last),
-            )
-        });
+        let request = Self::request(images, (0..=cells).map(|map| (map, false)).collect());
+        let found = self.pool.install(|| self.network.run(&request, images.pixels));
+        // From a pass of their own: the program that is made for logits keeps no map.
+        let logits = self
+            .classifier
+            .as_ref()
+            .map(|dense| stored(&[images.count, dense.outputs()], self.logits(images)));
         let plan = self.network.plan();
         let name = |map| plan.map_name(crate::nasnet::plan::Map(map)).to_owned();
         let maps = found.iter().enumerate().map(|(i, map)| (name(i), channels_first(map)));
@@ -339,10 +313,8 @@ impl FeatureModel for Features {
     }
 
     fn last(&self, images: Images<'_>) -> StoredTensor {
-        if self.classifier.is_some() {
-            let last = self.last_map(images);
-            let classes = self.classifier.as_ref().map_or(0, Dense::outputs);
-            return stored(&[images.count, classes], self.logits(&last));
+        if let Some(dense) = &self.classifier {
+            return stored(&[images.count, dense.outputs()], self.logits(images));
         }
         let request = Self::request(images, vec![(self.network.cells(), false)]);
         channels_first(&self.pool.install(|| self.network.run_joined(&request, images.pixels)))

@@ -118,6 +118,14 @@ impl Network {
         })
     }
 
+    /// The mean over the pixels of the one map that is wanted: `[N, C]`, row-major. The map itself is not copied.
+    pub(super) fn mean(&self, request: &Request, given: &[f32]) -> Vec<f32> {
+        let [(_, relu)] = request.maps[..] else { panic!("the mean of one map") };
+        self.run_and(request, given, |ready, memory| {
+            ready.program.mean(&ready.values[0], relu, memory)
+        })
+    }
+
     #[expect(
         unsafe_code,
         reason = "the one call of a program, whose steps the builder has laid out"

@@ -386,13 +386,35 @@ impl Program {
         self.waves.iter().flatten().map(Step::scratch).max().unwrap_or(0)
     }
 
+    fn kept(&self, value: &Value, relu: bool) -> &Kept {
+        let kept = self.kept.iter().find(|kept| kept.leaves == *value && kept.relu == relu);
+        kept.expect("it was asked for")
+    }
+
+    /// The mean over the pixels of each image of what a kept buffer holds: `[N, C]`, row-major.
+    pub(super) fn mean(&self, value: &Value, relu: bool, memory: &[f32]) -> Vec<f32> {
+        let Kept { view, grid: Grid { images, height, width }, segments, .. } =
+            self.kept(value, relu);
+        let channels: usize = segments.iter().map(|s| s.length).sum();
+        let mut means = vec![0.; images * channels];
+        means.par_chunks_mut(channels.max(1)).enumerate().for_each(|(image, means)| {
+            for (y, x) in (0..*height).flat_map(|y| (0..*width).map(move |x| (y, x))) {
+                let pixel = view.start + image * view.image + y * view.row + x * view.pixel;
+                let mut sums = &mut *means;
+                for s in segments {
+                    let sums = sums.split_off_mut(..s.length).expect("a sum for each channel");
+                    let values = &memory[pixel + s.offset..][..s.length];
+                    sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
+                }
+            }
+            means.iter_mut().for_each(|mean| *mean /= (height * width) as f32);
+        });
+        means
+    }
+
     /// What kept buffers of one size hold after the program was run in `memory`, side by side.
     pub(super) fn read(&self, wanted: &[(&Value, bool)], memory: &[f32]) -> Map {
-        let find = |&(value, relu): &(&Value, bool)| {
-            let kept = self.kept.iter().find(|kept| kept.leaves == *value && kept.relu == relu);
-            kept.expect("it was asked for")
-        };
-        let all: Vec<&Kept> = wanted.iter().map(find).collect();
+        let all: Vec<&Kept> = wanted.iter().map(|&(value, relu)| self.kept(value, relu)).collect();
         let Grid { images, height, width } = all[0].grid;
         let channels: usize = all.iter().flat_map(|kept| &kept.segments).map(|s| s.length).sum();
         let mut data = vec![0.; images * height * width * channels];
