@@ -12,6 +12,7 @@ pub const RECIPES: &[(&str, &str)] = &[
     ("default", include_str!("../../configs/default.toml")),
     ("scenes", include_str!("../../configs/scenes.toml")),
     ("bccd", include_str!("../../configs/bccd.toml")),
+    ("deeppcb", include_str!("../../configs/deeppcb.toml")),
     ("microcontrollers", include_str!("../../configs/microcontrollers.toml")),
     ("peer_c4", include_str!("../../configs/peer_c4.toml")),
     ("tiny", include_str!("../../configs/tiny.toml")),
