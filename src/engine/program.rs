@@ -407,7 +407,9 @@ impl Program {
                     sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += x);
                 }
             }
-            means.iter_mut().for_each(|mean| *mean /= (height * width) as f32);
+            for mean in means {
+                *mean /= (height * width) as f32;
+            }
         });
         means
     }

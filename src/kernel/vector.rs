@@ -164,6 +164,7 @@ macro_rules! vector {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
             }
             #[inline(always)]
+            #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer is handed on, and not followed")]
             unsafe fn opaque(pointer: *const f32) -> *const f32 {
                 let mut pointer = pointer;
                 // No instruction; `black_box` would go by way of the stack.
