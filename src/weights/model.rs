@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn the_shipped_models_are_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models");
-        for name in ["scenes", "bccd"] {
+        for (name, version) in [("scenes", "1"), ("bccd", "1"), ("deeppcb", "3")] {
             let path = folder.join(name).with_extension("safetensors");
             let contents = Contents::read(&path).unwrap();
-            assert_eq!(contents.metadata["version"], "1", "{name}");
+            assert_eq!(contents.metadata["version"], version, "{name}");
             let info = ModelInfo::read_from(&contents, &path).unwrap();
             assert_eq!(info.config.name, name);
         }
