@@ -111,7 +111,7 @@ impl Featurizer for NasNet {
             start: Start::Cut,
             maps: vec![(self.network.cells(), true)],
         };
-        self.network.mean(&request, &crops.data)
+        self.network.run_to_mean(&request, &crops.data).1
     }
 }
 
@@ -207,7 +207,8 @@ impl ClassifierModel for Classifier {
         if images.count == 0 {
             return Vec::new();
         }
-        let logits = self.features.logits(images);
+        let dense = self.features.classifier.as_ref().expect("classifiers have one");
+        let (_, logits) = self.features.to_logits(dense, images, Vec::new());
         logits.chunks_exact(self.info.classes.len()).map(<[f32]>::to_vec).collect()
     }
 }
@@ -279,14 +280,23 @@ impl Features {
         Request { images: images.count, size, start: Start::Images, maps }
     }
 
-    /// A logit of each class for each image, `[N, classes]`.
-    fn logits(&self, images: Images<'_>) -> Vec<f32> {
-        let dense = self.classifier.as_ref().expect("classifiers have one");
-        let request = Self::request(images, vec![(self.network.cells(), true)]);
-        let mut out = vec![0.; images.count * dense.outputs()];
+    /// The `wanted` maps, and a logit of each class for each image, `[N, classes]`, by `dense`.
+    fn to_logits(
+        &self,
+        dense: &Dense,
+        images: Images<'_>,
+        mut wanted: Vec<(usize, bool)>,
+    ) -> (Vec<Map>, Vec<f32>) {
+        wanted.push((self.network.cells(), true));
+        let request = Self::request(images, wanted);
+        let mut logits = vec![0.; images.count * dense.outputs()];
         // All in one: each change to the threads of the pool costs as much as some cells.
-        self.pool.install(|| dense.run(&self.network.mean(&request, images.pixels), &mut out));
-        out
+        let maps = self.pool.install(|| {
+            let (maps, means) = self.network.run_to_mean(&request, images.pixels);
+            dense.run(&means, &mut logits);
+            maps
+        });
+        (maps, logits)
     }
 }
 
@@ -299,13 +309,14 @@ impl fmt::Debug for Features {
 impl FeatureModel for Features {
     fn maps(&self, images: Images<'_>) -> Vec<(String, StoredTensor)> {
         let cells = self.network.cells();
-        let request = Self::request(images, (0..=cells).map(|map| (map, false)).collect());
-        let found = self.pool.install(|| self.network.run(&request, images.pixels));
-        // From a pass of their own: the program that is made for logits keeps no map.
-        let logits = self
-            .classifier
-            .as_ref()
-            .map(|dense| stored(&[images.count, dense.outputs()], self.logits(images)));
+        let wanted = (0..=cells).map(|map| (map, false)).collect();
+        let (found, logits) = if let Some(dense) = &self.classifier {
+            let (found, logits) = self.to_logits(dense, images, wanted);
+            (found, Some(stored(&[images.count, dense.outputs()], logits)))
+        } else {
+            let request = Self::request(images, wanted);
+            (self.pool.install(|| self.network.run(&request, images.pixels)), None)
+        };
         let plan = self.network.plan();
         let name = |map| plan.map_name(crate::nasnet::plan::Map(map)).to_owned();
         let maps = found.iter().enumerate().map(|(i, map)| (name(i), channels_first(map)));
@@ -314,7 +325,8 @@ impl FeatureModel for Features {
 
     fn last(&self, images: Images<'_>) -> StoredTensor {
         if let Some(dense) = &self.classifier {
-            return stored(&[images.count, dense.outputs()], self.logits(images));
+            let (_, logits) = self.to_logits(dense, images, Vec::new());
+            return stored(&[images.count, dense.outputs()], logits);
         }
         let request = Self::request(images, vec![(self.network.cells(), false)]);
         channels_first(&self.pool.install(|| self.network.run_joined(&request, images.pixels)))

@@ -118,11 +118,18 @@ impl Network {
         })
     }
 
-    /// The mean over the pixels of the one map that is wanted: `[N, C]`, row-major. The map itself is not copied.
-    pub(super) fn mean(&self, request: &Request, given: &[f32]) -> Vec<f32> {
-        let [(_, relu)] = request.maps[..] else { panic!("the mean of one map") };
+    /// All wanted maps but the last, and of that one the mean over the pixels, `[N, C]`, row-major: it is not copied itself.
+    ///
+    /// # Panics
+    /// As for [`Self::run`], or if no map is wanted.
+    pub(super) fn run_to_mean(&self, request: &Request, given: &[f32]) -> (Vec<Map>, Vec<f32>) {
         self.run_and(request, given, |ready, memory| {
-            ready.program.mean(&ready.values[0], relu, memory)
+            let all =
+                ready.values.iter().zip(&request.maps).map(|(value, &(_, relu))| (value, relu));
+            let mut all: Vec<(&Value, bool)> = all.collect();
+            let (value, relu) = all.pop().expect("a map is wanted");
+            let maps = all.into_iter().map(|one| ready.program.read(&[one], memory)).collect();
+            (maps, ready.program.mean(value, relu, memory))
         })
     }
 
