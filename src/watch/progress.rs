@@ -104,14 +104,16 @@ impl Reported {
         Self { unit, start: Instant::now(), part: Mutex::new(None) }
     }
 
-    /// So many of `all` are done.
+    /// So many of `all` are done. With the first, or another `all`, a part begins.
     pub fn set(&self, done: usize, all: usize) {
         if self.start.elapsed() < FIRST {
             return;
         }
         let mut part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
         match part.as_ref() {
-            Some((total, progress)) if *total == all => progress.set_position(done as u64),
+            Some((total, progress)) if *total == all && done > 1 => {
+                progress.set_position(done as u64)
+            }
             before => {
                 if let Some((_, progress)) = before {
                     progress.finish_and_clear();
