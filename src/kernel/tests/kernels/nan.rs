@@ -8,7 +8,7 @@ use crate::maps::{Maps, Target, after, pixels, place};
 
 const GRID: Grid = Grid { images: 1, height: 1, width: 9 };
 
-/// One channel of `values`, through an operation that does not change them, to a place after ReLU.
+/// One channel of `values`, through an operation, to a place after ReLU.
 fn rectified(set: Instructions, values: [f32; 9], operation: &str) -> Vec<f32> {
     let channels = set.lanes();
     let mut maps = Maps::default();
@@ -43,6 +43,13 @@ fn rectified(set: Instructions, values: [f32; 9], operation: &str) -> Vec<f32> {
             kernel: 1,
             fold: if operation == "mean" { Fold::Mean(1.) } else { Fold::Largest },
         },
+        "norm" => Operation::Norm {
+            source,
+            together: false,
+            epsilon: 1e-3,
+            scale: vec![1.],
+            offset: vec![0.],
+        },
         _ => Operation::Copy { given: false, source, segments: vec![segment] },
     };
     let step = Step { operation, grid: GRID, channels, residual: None, outs };
@@ -64,5 +71,14 @@ fn relu_hands_on_what_is_no_number() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_norm_over_what_is_no_number_is_none() {
+    let values = [-2., f32::NAN, 3., 1., 4., -0.5, 2., 0., 7.];
+    for set in Instructions::available() {
+        let found = rectified(set, values, "norm");
+        assert!(found.iter().all(|x| x.is_nan()), "{}: {found:?}", set.name());
     }
 }
