@@ -112,7 +112,7 @@ impl Reported {
         let mut part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
         match part.as_ref() {
             Some((total, progress)) if *total == all && done > 1 => {
-                progress.set_position(done as u64)
+                progress.set_position(done as u64);
             }
             before => {
                 if let Some((_, progress)) = before {
