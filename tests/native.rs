@@ -31,8 +31,14 @@ impl Alone {
 
     /// Runs it on a CPU; gives what it printed on stdout.
     fn run(&self, args: &[&str]) -> String {
+        self.run_with(args, &[])
+    }
+
+    /// The same with variables of the environment.
+    fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> String {
         let mut command = Command::new(self.path("detect"));
-        let output = command.args(args).args(["--device", "cpu"]).output().unwrap();
+        command.args(args).args(["--device", "cpu"]).envs(variables.iter().copied());
+        let output = command.output().unwrap();
         let talk = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {:?}\n{talk}", output.status);
         String::from_utf8(output.stdout).unwrap()
@@ -70,6 +76,47 @@ fn it_finds_in_the_samples_what_they_show() {
     for (a, b) in scores(&one).iter().zip(scores(&other)) {
         assert!((a - b).abs() < 1e-4, "{a} and {b}");
     }
+}
+
+#[test]
+fn bfloat16_finds_nearly_the_same_where_it_is_asked_for() {
+    let program = Alone::new();
+    let (scenes, image) =
+        (shipped("models/scenes.safetensors"), shipped("samples/sample_0001.jpg"));
+    let args = [&image, "--weights", &scenes, "--json"];
+    let found = |more: &[&str]| -> Vec<(f64, Vec<f64>)> {
+        let text =
+            program.run_with(&[&args, more].concat(), &[("DETECT_INSTRUCTIONS", "portable")]);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let of = |d: &Value| -> (f64, Vec<f64>) {
+            let sides = d["bbox"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap());
+            (d["score"].as_f64().unwrap(), sides.collect())
+        };
+        value[0]["detections"].as_array().unwrap().iter().map(of).collect()
+    };
+    let (plain, rounded) = (found(&[]), found(&["--precision", "bf16"]));
+    assert_eq!(plain, found(&["--precision", "float32"]));
+    assert_ne!(plain, rounded, "nothing was rounded");
+    let sure = plain.iter().filter(|(score, _)| *score > 0.5);
+    assert!(sure.clone().count() > 0);
+    for (score, sides) in sure {
+        let near = |(other, other_sides): &&(f64, Vec<f64>)| {
+            (score - other).abs() < 0.05
+                && sides.iter().zip(other_sides).all(|(a, b)| (a - b).abs() < 3.)
+        };
+        assert!(rounded.iter().any(|one| near(&one)), "{score} {sides:?} in {rounded:?}");
+    }
+    // Without plain loops it is for processors that have it.
+    let mut command = Command::new(program.path("detect"));
+    command.args(args).args(["--precision", "bf16", "--device", "cpu"]);
+    let output = command.env_remove("DETECT_INSTRUCTIONS").output().unwrap();
+    #[cfg(target_arch = "x86_64")]
+    let has = is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has = false;
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(if has { 0 } else { 2 }), "{talk}");
+    assert!(has || talk.contains("AVX512-BF16"), "{talk}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What computes a network, and where: `--engine`, `--device`, `--threads`.
+//! What computes a network, where and in which numbers: `--engine`, `--device`, `--threads`, `--precision`.
 //!
 //! The verbs are written once, for any [`Engine`]: `detect` runs them with [`Native`], `detect-torch` with
 //! its own.
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
-use crate::engine;
+use crate::engine::{self, Cpu};
 use crate::failure::Exit;
 use crate::network::{ClassifierModel, DetectorModel, FeatureModel};
 use crate::weights::import::About;
@@ -80,6 +80,24 @@ pub struct InferOn {
     /// What computes: native, which is for CPUs alone, or torch, which is libtorch
     #[arg(long, value_enum, value_name = "ENGINE", hide_possible_values = true)]
     pub engine: Option<EngineName>,
+    /// What the native engine multiplies: float32, or bf16, which is faster for large networks and less exact
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PRECISION",
+        default_value = "float32",
+        hide_possible_values = true
+    )]
+    pub precision: Precision,
+}
+
+/// What products of a network's featurizer are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// As trained.
+    Float32,
+    /// Inputs and weights in bfloat16, sums in float32.
+    Bf16,
 }
 
 impl InferOn {
@@ -176,7 +194,7 @@ pub struct Described {
 /// The engine of this program.
 #[derive(Debug)]
 pub struct Native {
-    threads: usize,
+    cpu: Cpu,
 }
 
 impl Engine for Native {
@@ -187,24 +205,36 @@ impl Engine for Native {
     fn start(on: &InferOn) -> anyhow::Result<Self> {
         // `auto` is the CPU here: where there is a GPU, the other program was chosen.
         let _ = chosen(Some(EngineName::Native), on.run_on.device()?, || false)?;
-        Ok(Self { threads: on.run_on.threads() })
+        let threads = on.run_on.threads();
+        let cpu = match on.precision {
+            Precision::Float32 => Some(Cpu::float32(threads)),
+            Precision::Bf16 => Cpu::bf16(threads),
+        };
+        match cpu {
+            Some(cpu) => Ok(Self { cpu }),
+            None => crate::fail!(
+                Exit::Usage,
+                "--precision bf16: this processor has no instructions for it (AVX512-BF16); leave it out, or set \
+                 DETECT_INSTRUCTIONS=portable to see what it finds, slowly"
+            ),
+        }
     }
 
     fn describe(&self) -> Described {
         Described {
             name: EngineName::Native,
-            with: engine::instruction_set().into(),
+            with: self.cpu.title().into(),
             device: "cpu".into(),
-            threads: self.threads,
+            threads: self.cpu.threads(),
         }
     }
 
     fn detector(&self, path: &Path) -> Result<Self::Detector, WeightsError> {
-        engine::Detector::read(path, self.threads)
+        engine::Detector::read(path, self.cpu)
     }
 
     fn classifier(&self, path: &Path) -> Result<Self::Classifier, WeightsError> {
-        engine::Classifier::read(path, self.threads)
+        engine::Classifier::read(path, self.cpu)
     }
 
     fn classifier_of(
@@ -213,7 +243,7 @@ impl Engine for Native {
         contents: Contents,
         path: &Path,
     ) -> Result<Self::Classifier, WeightsError> {
-        engine::Classifier::new(info, contents, path, self.threads)
+        engine::Classifier::new(info, contents, path, self.cpu)
     }
 
     fn features(
@@ -222,7 +252,7 @@ impl Engine for Native {
         contents: Contents,
         path: &Path,
     ) -> Result<Self::Features, WeightsError> {
-        engine::Features::new(about, contents, path, self.threads)
+        engine::Features::new(about, contents, path, self.cpu)
     }
 }
 

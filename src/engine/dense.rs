@@ -23,7 +23,7 @@ impl Dense {
         assert_eq!((weight.len(), bias.len()), (outputs * inputs, outputs), "weights of a layer");
         let instructions = Instructions::best();
         let of = |output: usize, input: usize| weight[output * inputs + input];
-        let packed = Packed::new([outputs, inputs], instructions.shape(), of, |o| bias[o]);
+        let packed = Packed::new([outputs, inputs], instructions.packing(), of, |o| bias[o]);
         Self { packed, instructions }
     }
 

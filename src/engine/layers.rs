@@ -119,8 +119,8 @@ impl Loading<'_> {
         let Layer { inputs, outputs, kind, .. } = *self.layer;
         let pack = |inputs: usize, weight: &dyn Fn(usize, usize) -> f32, fold: &Fold| {
             let weight = |o: usize, i: usize| weight(o, i) * fold.scale[o];
-            let shape = self.instructions.shape();
-            Arc::new(Packed::new([outputs, inputs], shape, weight, |o| fold.offset[o]))
+            let packing = self.instructions.packing();
+            Arc::new(Packed::new([outputs, inputs], packing, weight, |o| fold.offset[o]))
         };
         match kind {
             LayerKind::Convolution { kernel, .. } => {

@@ -21,7 +21,7 @@ mod walk;
 
 use crate::geometry::Size;
 use map::Map;
-pub use models::{Classifier, Detector, Features, instruction_set};
+pub use models::{Classifier, Cpu, Detector, Features};
 
 /// What the heads of a detector need to know of a featurizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

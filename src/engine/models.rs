@@ -26,9 +26,36 @@ use crate::weights::{ClassifierInfo, Contents, Element, ModelInfo, StoredTensor,
 /// What names of a featurizer's tensors begin with.
 const BACKBONE: &str = "backbone.";
 
-/// The instructions that the engine's kernels use on this processor.
-pub fn instruction_set() -> &'static str {
-    Instructions::best().title()
+/// How a network runs on a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpu {
+    threads: usize,
+    /// Of the featurizer. Heads and the last layer of a classifier are a small part of the work, and decide: they are
+    /// always in float32.
+    instructions: Instructions,
+}
+
+impl Cpu {
+    /// All in float32, on `threads` threads.
+    pub fn float32(threads: usize) -> Self {
+        Self { threads, instructions: Instructions::best() }
+    }
+
+    /// Inputs and weights of the featurizer's products in bfloat16, sums and all else in float32; `None` where the
+    /// processor has no instructions for it.
+    pub fn bf16(threads: usize) -> Option<Self> {
+        Instructions::best_bf16().map(|instructions| Self { threads, instructions })
+    }
+
+    /// How many threads.
+    pub fn threads(self) -> usize {
+        self.threads
+    }
+
+    /// The instructions that its kernels use, for people.
+    pub fn title(self) -> &'static str {
+        self.instructions.title()
+    }
 }
 
 /// Names and shapes of the tensors of the stem and of the first `cells` cells.
@@ -45,7 +72,7 @@ fn network(
     cells: usize,
     also: BTreeMap<String, Vec<usize>>,
     path: &Path,
-    pool: Arc<ThreadPool>,
+    (instructions, pool): (Instructions, Arc<ThreadPool>),
 ) -> Result<Network, WeightsError> {
     let mut wanted = expected(&section.plan(), cells);
     wanted.extend(also);
@@ -59,7 +86,7 @@ fn network(
         });
     }
     let tensors = |name: &str| found[name].to_f32().expect("all of them are floats");
-    Ok(Network::new(section, cells, &tensors, Instructions::best(), pool))
+    Ok(Network::new(section, cells, &tensors, instructions, pool))
 }
 
 /// The featurizer of a detector: the trunk, and the tail where the heads want it.
@@ -123,18 +150,19 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Reads a model file; the network will use `threads` threads.
+    /// Reads a model file.
     ///
     /// # Errors
     /// The file can't be read, is no detector, or has other tensors than its network.
-    pub fn read(path: &Path, threads: usize) -> Result<Self, WeightsError> {
+    pub fn read(path: &Path, cpu: Cpu) -> Result<Self, WeightsError> {
         let contents = Contents::read(path)?;
         let info = ModelInfo::read_from(&contents, path)?;
-        let pool = pool(threads);
+        let pool = pool(cpu.threads);
         let config = &info.config;
         let cells = NasNet::cells(config);
         let none = BTreeMap::new();
-        let network = network(&contents, &config.backbone, cells, none, path, pool.clone())?;
+        let on = (cpu.instructions, pool.clone());
+        let network = network(&contents, &config.backbone, cells, none, path, on)?;
         let featurizer = NasNet { network, cut: config.detector.cut };
         let classes = info.categories.len();
         let network = FasterRcnn::new(featurizer, &contents, config, classes, path)?;
@@ -165,14 +193,14 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Reads a model file; the network will use `threads` threads.
+    /// Reads a model file.
     ///
     /// # Errors
     /// The file can't be read, is no classifier, or has other tensors than its network.
-    pub fn read(path: &Path, threads: usize) -> Result<Self, WeightsError> {
+    pub fn read(path: &Path, cpu: Cpu) -> Result<Self, WeightsError> {
         let contents = Contents::read(path)?;
         let info = ClassifierInfo::read_from(&contents, path)?;
-        Self::new(info, contents, path, threads)
+        Self::new(info, contents, path, cpu)
     }
 
     /// The classifier `info` with the tensors `backbone.*` of `contents`, which came from `path`.
@@ -183,11 +211,11 @@ impl Classifier {
         info: ClassifierInfo,
         contents: Contents,
         path: &Path,
-        threads: usize,
+        cpu: Cpu,
     ) -> Result<Self, WeightsError> {
         let (section, classes) = (&info.backbone, Some(info.classes.len()));
         let cells = section.plan().cells.len();
-        let features = Features::of(contents, section, cells, classes, path, threads)?;
+        let features = Features::of(contents, section, cells, classes, path, cpu)?;
         Ok(Self { info, features })
     }
 }
@@ -230,7 +258,7 @@ impl Features {
         about: About,
         contents: Contents,
         path: &Path,
-        threads: usize,
+        cpu: Cpu,
     ) -> Result<Self, WeightsError> {
         let whole = |section: &config::Backbone| section.plan().cells.len();
         let (section, cells, classes) = match about {
@@ -247,7 +275,7 @@ impl Features {
                 (*section, cells, None)
             }
         };
-        Self::of(contents, &section, cells, classes, path, threads)
+        Self::of(contents, &section, cells, classes, path, cpu)
     }
 
     fn of(
@@ -256,16 +284,17 @@ impl Features {
         cells: usize,
         classes: Option<usize>,
         path: &Path,
-        threads: usize,
+        cpu: Cpu,
     ) -> Result<Self, WeightsError> {
-        let pool = pool(threads);
+        let pool = pool(cpu.threads);
         let [weight, bias] = ["weight", "bias"].map(|t| format!("{}.{t}", names::CLASSIFIER));
         let inputs = section.name.channels;
         let also = classes.map(|classes| {
             [(weight.clone(), vec![classes, inputs]), (bias.clone(), vec![classes])]
         });
         let also: BTreeMap<_, _> = also.into_iter().flatten().collect();
-        let network = network(&contents, section, cells, also, path, pool.clone())?;
+        let on = (cpu.instructions, pool.clone());
+        let network = network(&contents, section, cells, also, path, on)?;
         let floats = |name: &str| {
             contents.tensors[&format!("{BACKBONE}{name}")].to_f32().expect("it was checked")
         };

@@ -1,7 +1,8 @@
 //! Instruction sets: which of them this processor has, and code that is compiled for one.
 
+use crate::packed::Packing;
 #[cfg(target_arch = "x86_64")]
-use crate::vector::{Avx2, Avx512};
+use crate::vector::{Avx2, Avx512, Avx512Bf16};
 use crate::vector::{Kernel, Portable, Vector};
 
 /// The vectors that a program is compiled for.
@@ -15,10 +16,15 @@ pub enum Instructions {
     /// AVX-512F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// Plain loops, products in bfloat16: what other sets compute, to try it out.
+    PortableBf16,
+    /// AVX-512F, BW, VL and BF16, products in bfloat16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
 }
 
 impl Instructions {
-    /// The widest that this processor has; `DETECT_INSTRUCTIONS=portable|avx2|avx512` asks for less.
+    /// The widest of this processor in which all is float32; `DETECT_INSTRUCTIONS=portable|avx2|avx512` asks for less.
     pub fn best() -> Self {
         let asked = std::env::var("DETECT_INSTRUCTIONS").unwrap_or_default();
         let all = Self::available();
@@ -26,7 +32,17 @@ impl Instructions {
         *named.unwrap_or(all.last().expect("plain loops run everywhere"))
     }
 
-    /// All that this processor has, the widest last.
+    /// Those of this processor whose products read bfloat16, where it has some; `DETECT_INSTRUCTIONS=portable` asks for
+    /// plain loops, which are slow.
+    pub fn best_bf16() -> Option<Self> {
+        if std::env::var("DETECT_INSTRUCTIONS").is_ok_and(|asked| asked == Self::Portable.name()) {
+            return Some(Self::PortableBf16);
+        }
+        let widest = Self::available_bf16().pop().expect("plain loops run everywhere");
+        (widest != Self::PortableBf16).then_some(widest)
+    }
+
+    /// All that this processor has in which all is float32, the widest last.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut, reason = "other processors have no more")]
         let mut sets = vec![Self::Portable];
@@ -42,6 +58,21 @@ impl Instructions {
         sets
     }
 
+    /// All that this processor has whose products read bfloat16, the widest last.
+    pub fn available_bf16() -> Vec<Self> {
+        #[allow(unused_mut, reason = "other processors have no more")]
+        let mut sets = vec![Self::PortableBf16];
+        #[cfg(target_arch = "x86_64")]
+        if Self::available().contains(&Self::Avx512)
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bf16")
+        {
+            sets.push(Self::Avx512Bf16);
+        }
+        sets
+    }
+
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
@@ -50,6 +81,9 @@ impl Instructions {
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            Self::PortableBf16 => "portable-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "avx512-bf16",
         }
     }
 
@@ -61,26 +95,32 @@ impl Instructions {
             Self::Avx2 => "AVX2 and FMA",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "AVX-512",
+            Self::PortableBf16 => "portable code, products in bfloat16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "AVX-512, products in bfloat16",
         }
     }
 
-    /// Floats of a vector, and vectors side by side in a product: how weights are packed.
-    pub fn shape(self) -> [usize; 2] {
-        fn of<V: Vector>() -> [usize; 2] {
-            [V::LANES, V::COLUMNS]
+    /// How weights are packed for them.
+    pub fn packing(self) -> Packing {
+        fn of<V: Vector>() -> Packing {
+            V::PACKING
         }
         match self {
-            Self::Portable => of::<Portable>(),
+            Self::Portable => of::<Portable<1>>(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => of::<Avx2>(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => of::<Avx512>(),
+            Self::PortableBf16 => of::<Portable<2>>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => of::<Avx512Bf16>(),
         }
     }
 
     /// Floats of a vector.
     pub fn lanes(self) -> usize {
-        self.shape()[0]
+        self.packing().lanes
     }
 
     /// Runs `kernel` compiled for these instructions.
@@ -91,11 +131,14 @@ impl Instructions {
         // SAFETY: `available` makes only those that the processor has.
         unsafe {
             match self {
-                Self::Portable => Portable::call(kernel),
+                Self::Portable => Portable::<1>::call(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => Avx2::call(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512 => Avx512::call(kernel),
+                Self::PortableBf16 => Portable::<2>::call(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Bf16 => Avx512Bf16::call(kernel),
             }
         }
     }

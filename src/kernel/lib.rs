@@ -13,7 +13,7 @@
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `aligned, vector -> instructions, finish, packed -> product, step -> window -> tile -> team`
+//! `aligned -> packed -> vector -> instructions, finish -> product, step -> window -> tile -> team`
 
 #![expect(
     clippy::inline_always,
@@ -34,7 +34,7 @@ mod window;
 
 pub use self::aligned::Aligned;
 pub use self::instructions::Instructions;
-pub use self::packed::{Packed, Reading, Segment};
+pub use self::packed::{Packed, Packing, Reading, Segment};
 pub use self::product::multiply;
 pub use self::step::{Fold, Grid, Operation, Out, Step, View};
 pub use self::team::{Memory, run};

@@ -1,42 +1,67 @@
 //! What a matrix product reads: weights in the order of reading, and the parts of a row.
 
+use half::bf16;
+
 use crate::aligned::Aligned;
+
+/// How weights are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// Floats of a vector.
+    pub lanes: usize,
+    /// The most vectors of a panel.
+    pub columns: usize,
+    /// Inputs of a word, which has the size of a float: 1, a float, or 2 in bfloat16.
+    pub inputs: usize,
+}
 
 /// Weights of a product in the order of reading, and what is added.
 #[derive(Debug, Clone)]
 pub struct Packed {
-    /// Panels of at most `Vector::COLUMNS` vectors; in each, for every input, the weights of its outputs.
+    /// Panels of at most [`Packing::columns`] vectors; in each, for every word of inputs, the weights of its outputs.
     pub(crate) data: Aligned,
     /// One an output, and zeros up to whole vectors.
     pub(crate) bias: Aligned,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    lanes: usize,
-    columns: usize,
+    packing: Packing,
+    /// All words of a row, where they lie side by side.
+    pub(crate) all: Reading,
 }
 
 impl Packed {
-    /// Packs `weight(output, input)` for vectors of `lanes` floats, `columns` of them in a panel.
+    /// Packs `weight(output, input)`.
     pub fn new(
         [outputs, inputs]: [usize; 2],
-        [lanes, columns]: [usize; 2],
+        packing: Packing,
         weight: impl Fn(usize, usize) -> f32,
         bias: impl Fn(usize) -> f32,
     ) -> Self {
-        let padded = outputs.next_multiple_of(lanes);
-        let mut data = Aligned::zeros(padded * inputs).expect("std::bad_alloc: memory for weights");
+        let Packing { lanes, columns, inputs: per_word } = packing;
+        let (padded, words) = (outputs.next_multiple_of(lanes), inputs.div_ceil(per_word));
+        let one = |output, input| {
+            if output < outputs && input < inputs { weight(output, input) } else { 0. }
+        };
+        let word = |output, number: usize| {
+            if per_word == 1 {
+                return one(output, number);
+            }
+            let [first, second] = [0, 1].map(|i| bf16::from_f32(one(output, 2 * number + i)));
+            f32::from_bits(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
+        };
+        let mut data = Aligned::zeros(padded * words).expect("std::bad_alloc: memory for weights");
         let mut place = data.iter_mut();
         for first in (0..padded).step_by(columns * lanes) {
             let width = (columns * lanes).min(padded - first);
-            for input in 0..inputs {
-                let one = |output| if output < outputs { weight(output, input) } else { 0. };
+            for number in 0..words {
                 for output in first..first + width {
-                    *place.next().expect("a place for each weight") = one(output);
+                    *place.next().expect("a place for each word") = word(output, number);
                 }
             }
         }
         let bias = (0..padded).map(|o| if o < outputs { bias(o) } else { 0. }).collect();
-        Self { data, bias, inputs, outputs, lanes, columns }
+        let all = Reading::new(&[Segment { offset: 0, length: words }]);
+        Self { data, bias, inputs, outputs, packing, all }
     }
 
     /// Floats of an input row.
@@ -49,9 +74,14 @@ impl Packed {
         self.outputs
     }
 
-    /// Floats of a vector and vectors of a panel.
-    pub(crate) fn shape(&self) -> [usize; 2] {
-        [self.lanes, self.columns]
+    /// How they are packed.
+    pub(crate) fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// Words of an input row.
+    pub(crate) fn words(&self) -> usize {
+        self.all.length
     }
 
     /// Floats that are written for an output row: whole vectors, the rest zeros.
@@ -69,7 +99,7 @@ pub struct Segment {
     pub length: usize,
 }
 
-/// Inputs that take part together: a part of a panel of weights and of some rows that stays in the caches.
+/// Words that take part together: a part of a panel of weights and of some rows that stays in the caches.
 const PART: usize = 512;
 
 /// What a product reads of each row, in parts.
@@ -114,8 +144,11 @@ impl Reading {
         self.reach
     }
 
-    /// Floats of room that a product needs for `rows` rows of `weights`.
+    /// Floats of room that a product needs for `rows` rows of `weights`: for words that have to be made, and for sums of
+    /// parts.
     pub(crate) fn room(&self, rows: usize, weights: &Packed) -> usize {
-        if self.parts.len() > 1 { rows * weights.padded() } else { 0 }
+        let words = if weights.packing.inputs > 1 { weights.words() } else { 0 };
+        let sums = if self.parts.len() > 1 { weights.padded() } else { 0 };
+        rows * (words + sums)
     }
 }

@@ -1,8 +1,10 @@
-//! Matrix products: some rows of floats times packed weights.
+//! Matrix products: some rows of words, which are floats or two inputs in bfloat16, times packed weights.
 //!
 //! A block of the result, a few rows by a few vectors, stays in registers while all of the weights of its columns
 //! pass by; those lie in the order in which they are read. Rows need not be contiguous: a row is a list of segments,
 //! so that a convolution reads its taps, and a concatenation its parts, where they lie.
+
+use half::bf16;
 
 use crate::finish::{Finish, Sink};
 use crate::instructions::Instructions;
@@ -17,27 +19,140 @@ pub(crate) struct Rows {
     pub(crate) count: usize,
 }
 
-/// `rows` times the first of the `weights`, as many as `reading` has, plus the bias, finished.
-pub(crate) struct Product<'a> {
+impl Rows {
+    /// Words of what is read of rows of floats: where a word is a float those rows, else others, made in `room`.
+    ///
+    /// # Safety
+    /// The rows are far from the processor, or not, and lie in memory as far as `reading` goes, which is no longer than
+    /// the weights' inputs; `room` is good for [`Reading::room`] floats, and no other thread uses it.
+    #[inline(always)]
+    pub(crate) unsafe fn words<'a, V: Vector>(
+        self,
+        cold: bool,
+        reading: &'a Reading,
+        weights: &'a Packed,
+        room: *mut f32,
+    ) -> Words<'a> {
+        if V::INPUTS == 1 {
+            return Words { rows: self, cold, reading, room };
+        }
+        let distance = weights.words();
+        // SAFETY: the caller's.
+        unsafe {
+            V::call(Narrow { rows: self, cold, reading, words: room, distance });
+            let rows = Rows { first: room, distance, ..self };
+            Words {
+                rows,
+                cold: false,
+                reading: &weights.all,
+                room: room.add(self.count * distance),
+            }
+        }
+    }
+}
+
+impl Rows {
+    /// How words of the outputs of a depthwise convolution are read, which begin at `first`: floats where they lie; of two
+    /// inputs a word segments are moved together, and what stands beside the last input is made zero.
+    ///
+    /// # Safety
+    /// The words lie in memory that no other thread uses, and `reading` reads all of the weights' inputs.
+    #[inline(always)]
+    pub(crate) unsafe fn together<'a, V: Vector>(
+        self,
+        first: *mut f32,
+        reading: &'a Reading,
+        weights: &'a Packed,
+    ) -> &'a Reading {
+        if V::INPUTS == 1 {
+            return reading;
+        }
+        let segments = || reading.parts.iter().flatten();
+        let next = |end: usize, s: &Segment| (s.offset == end).then_some(end + s.length);
+        let neighbours = segments().try_fold(0, next).is_some();
+        if !neighbours || !weights.inputs.is_multiple_of(V::INPUTS) {
+            for row in 0..self.count {
+                let mut done = 0;
+                // SAFETY: the caller's; a segment never moves to the right.
+                unsafe {
+                    let row = first.add(row * self.distance).cast::<bf16>();
+                    for segment in segments() {
+                        row.add(segment.offset).copy_to(row.add(done), segment.length);
+                        done += segment.length;
+                    }
+                    row.add(done).write_bytes(0, weights.words() * V::INPUTS - done);
+                }
+            }
+        }
+        &weights.all
+    }
+}
+
+/// What a product reads.
+pub(crate) struct Words<'a> {
     pub(crate) rows: Rows,
     /// Whether the rows are far from the processor, and so is what follows them in the same distance.
     pub(crate) cold: bool,
     pub(crate) reading: &'a Reading,
+    /// For sums of parts.
+    pub(crate) room: *mut f32,
+}
+
+/// Makes words of rows of floats, side by side, and zeros of the inputs that are not read.
+struct Narrow<'a> {
+    rows: Rows,
+    cold: bool,
+    reading: &'a Reading,
+    words: *mut f32,
+    /// Words of a row.
+    distance: usize,
+}
+
+impl Kernel for Narrow<'_> {
+    /// # Safety
+    /// As for [`Rows::words`].
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self { rows, cold, reading, words, distance } = self;
+        for row in 0..rows.count {
+            // SAFETY: the caller's.
+            unsafe {
+                let from = rows.first.add(row * rows.distance);
+                let to = words.add(row * distance).cast::<bf16>();
+                let mut done = 0;
+                for segment in reading.parts.iter().flatten() {
+                    if cold {
+                        // What will be made words of next comes from afar: during the product.
+                        let next = rows.count * rows.distance + segment.offset;
+                        for line in (0..segment.length).step_by(CACHE_LINE) {
+                            V::prefetch(from.wrapping_add(next + line));
+                        }
+                    }
+                    V::narrow(from.add(segment.offset), segment.length, to.add(done));
+                    done += segment.length;
+                }
+                to.add(done).write_bytes(0, distance * V::INPUTS - done);
+            }
+        }
+    }
+}
+
+/// Words times the first of the `weights`, as many as are read, plus the bias, finished.
+pub(crate) struct Product<'a> {
+    pub(crate) words: Words<'a>,
     pub(crate) weights: &'a Packed,
     pub(crate) finish: Finish<'a>,
-    /// [`Reading::room`] floats.
-    pub(crate) room: *mut f32,
 }
 
 impl Kernel for Product<'_> {
     /// # Safety
-    /// The weights were packed for `V`; `reading` is at most as long as the weights' inputs and lies in memory for each
+    /// The weights were packed for `V`; the reading is at most as long as the weights' words and lies in memory for each
     /// row; residual and sinks have a place for each row, good for the weights' padded outputs, and no other thread uses
     /// the sinks' or the room.
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Self { rows, cold, reading, weights, finish, room } = self;
-        debug_assert_eq!(weights.shape(), [V::LANES, V::COLUMNS]);
+        let Self { words: Words { rows, cold, reading, room }, weights, finish } = self;
+        debug_assert_eq!(weights.packing(), V::PACKING);
         let mut from = 0;
         let last = reading.parts.len() - 1;
         for (number, segments) in reading.parts.iter().enumerate() {
@@ -46,7 +161,7 @@ impl Kernel for Product<'_> {
                 let vectors = ((weights.padded() - first) / V::LANES).min(V::COLUMNS);
                 // SAFETY: the panel is whole, and what holds for the product holds for it.
                 unsafe {
-                    let part = first * weights.inputs + from * vectors * V::LANES;
+                    let part = first * weights.words() + from * vectors * V::LANES;
                     let panel = Panel {
                         rows,
                         segments,
@@ -74,7 +189,7 @@ impl Kernel for Product<'_> {
     }
 }
 
-/// Inputs of a row that a block takes at once.
+/// Words of a row that a block takes at once.
 const AHEAD: usize = 4;
 
 /// All rows times some columns.
@@ -193,7 +308,7 @@ impl Panel<'_> {
     }
 }
 
-/// Adds to a block the products of the input that lies `ahead` of the pointers.
+/// Adds to a block the products of the word that lies `ahead` of the pointers.
 ///
 /// # Safety
 /// As for [`Product`].
@@ -212,7 +327,7 @@ unsafe fn multiply_add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
         for i in 0..ROWS {
             let x = V::splat(*inputs[i / 3].add(i % 3 * distance + ahead));
             for j in 0..COLUMNS {
-                sums[i][j] = x.mul_add(factors[j], sums[i][j]);
+                sums[i][j] = x.dot_add(factors[j], sums[i][j]);
             }
         }
     }
@@ -244,15 +359,8 @@ impl Kernel for Matrix<'_> {
         let from = Rows { first: rows.as_ptr(), distance: weights.inputs, count };
         // SAFETY: rows, room and sink have the lengths that are needed.
         unsafe {
-            Product {
-                rows: from,
-                cold: false,
-                reading: &reading,
-                weights,
-                finish,
-                room: room.as_mut_ptr(),
-            }
-            .run::<V>();
+            let words = from.words::<V>(false, &reading, weights, room.as_mut_ptr());
+            Product { words, weights, finish }.run::<V>();
         };
         if padded != outputs {
             for (to, from) in out.chunks_exact_mut(outputs).zip(wide.chunks_exact(padded)) {
@@ -267,7 +375,7 @@ impl Kernel for Matrix<'_> {
 /// # Panics
 /// If the lengths don't fit, or the weights were packed for other instructions.
 pub fn multiply(instructions: Instructions, weights: &Packed, rows: &[f32], out: &mut [f32]) {
-    assert_eq!(weights.shape(), instructions.shape(), "weights for these instructions");
+    assert_eq!(weights.packing(), instructions.packing(), "weights for these instructions");
     assert!(rows.len().is_multiple_of(weights.inputs), "whole rows");
     assert_eq!(rows.len() / weights.inputs * weights.outputs, out.len(), "a result for each row");
     if !out.is_empty() {

@@ -250,7 +250,7 @@ impl Step {
             assert!(channels.is_multiple_of(instructions.lanes()), "channels that end in a vector");
         };
         let packed = |weights: &Packed| {
-            assert_eq!(weights.shape(), instructions.shape(), "weights for these instructions");
+            assert_eq!(weights.packing(), instructions.packing(), "weights for these instructions");
         };
         match &self.operation {
             Operation::Product {

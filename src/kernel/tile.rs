@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::finish::{Finish, Sink};
 use crate::packed::Segment;
-use crate::product::{Product, Rows};
+use crate::product::{Product, Rows, Words};
 use crate::step::{Grid, OUTS, Operation, Out, Run, Step, TILE, View};
 use crate::vector::{CACHE_LINE, Kernel, Vector};
 use crate::window::{Along, Depthwise, Window};
@@ -75,8 +75,8 @@ impl Kernel for Tile<'_> {
                         let rows = Rows { first, distance: strided.pixel, count };
                         let mut room = [sinks[0]; OUTS];
                         let finish = finish.from(begin, &mut room);
-                        let room = self.scratch;
-                        V::call(Product { rows, cold: true, reading, weights, finish, room });
+                        let words = rows.words::<V>(true, reading, weights, self.scratch);
+                        V::call(Product { words, weights, finish });
                     };
                     let whole = *valid == [grid.height, grid.width];
                     let even = strided.row == grid.width * strided.pixel
@@ -124,7 +124,7 @@ impl Kernel for Tile<'_> {
                             walk,
                             source: start.add(strided.at(run.at)),
                             weights: depthwise.as_ptr(),
-                            out: self.scratch.add(run.begin * channels),
+                            out: self.scratch.add(run.begin * channels / V::INPUTS),
                             count: run.count,
                         });
                     }
@@ -138,9 +138,12 @@ impl Kernel for Tile<'_> {
                             }
                         }
                     }
-                    let rows = Rows { first: self.scratch, distance: *channels, count };
-                    let room = self.scratch.add(count * channels);
-                    V::call(Product { rows, cold: false, reading, weights, finish, room });
+                    let distance = channels / V::INPUTS;
+                    let rows = Rows { first: self.scratch, distance, count };
+                    let room = self.scratch.add(count * distance);
+                    let reading = rows.together::<V>(self.scratch, reading, weights);
+                    let words = Words { rows, cold: false, reading, room };
+                    V::call(Product { words, weights, finish });
                 }
                 Operation::Pool { source, size, stride, kernel, fold } => {
                     let outputs = [grid.height, grid.width];

@@ -7,10 +7,18 @@
 use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, __m512, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    __m256, __m256bh, __m256i, __m512, __m512bh, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mask_storeu_epi16, _mm256_max_ps, _mm256_mul_ps,
+    _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_set1_ps, _mm512_storeu_ps,
 };
+#[cfg(target_arch = "x86_64")]
+use std::mem::transmute;
+
+use half::bf16;
+
+use crate::packed::Packing;
 
 /// Floats of a line of the caches.
 pub(crate) const CACHE_LINE: usize = 16;
@@ -29,6 +37,12 @@ pub(crate) trait Vector: Copy {
     const ROWS: usize;
     /// Pixels side by side of a depthwise convolution.
     const PIXELS: usize;
+    /// Inputs of a product that lie in a *word*, the size of a float: 1, which is a float, or 2 in bfloat16, the first in
+    /// the lower half.
+    const INPUTS: usize;
+    /// How weights are packed.
+    const PACKING: Packing =
+        Packing { lanes: Self::LANES, columns: Self::COLUMNS, inputs: Self::INPUTS };
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -38,6 +52,25 @@ pub(crate) trait Vector: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the set can.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+
+    /// `sums`, and in each lane the product of two words: of each input with its weight.
+    unsafe fn dot_add(self, weights: Self, sums: Self) -> Self;
+
+    /// Writes `count` floats one after the other as a word has them. `to` is good for as many, and no more.
+    unsafe fn narrow(from: *const f32, count: usize, to: *mut bf16);
+
+    /// Writes the floats as words; `to` is good for [`Self::LANES`] / [`Self::INPUTS`] of them.
+    #[inline(always)]
+    unsafe fn store_words(self, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            if Self::INPUTS == 1 {
+                self.store(to);
+            } else {
+                Self::narrow((&raw const self).cast(), Self::LANES, to.cast());
+            }
+        }
+    }
 
     /// Asks for the cache line at `from`, which need not be memory.
     #[inline(always)]
@@ -61,22 +94,25 @@ pub(crate) trait Kernel {
     unsafe fn run<V: Vector>(self);
 }
 
-/// Plain floats, which the compiler turns into whatever the processor's base set has.
+/// Plain floats, which the compiler turns into whatever the processor's base set has; products read `INPUTS` inputs a
+/// word.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; 8]);
+#[repr(transparent)]
+pub(crate) struct Portable<const INPUTS: usize>([f32; 8]);
 
-impl Portable {
+impl<const INPUTS: usize> Portable<INPUTS> {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
     }
 }
 
-impl Vector for Portable {
+impl<const INPUTS: usize> Vector for Portable<INPUTS> {
     const LANES: usize = 8;
     const COLUMNS: usize = 1;
     const ROWS: usize = 4;
     const PIXELS: usize = 4;
+    const INPUTS: usize = INPUTS;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -108,6 +144,25 @@ impl Vector for Portable {
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
     }
+    #[inline(always)]
+    unsafe fn dot_add(self, weights: Self, sums: Self) -> Self {
+        if INPUTS == 1 {
+            // SAFETY: there is nothing that it needs.
+            return unsafe { self.mul_add(weights, sums) };
+        }
+        // A float whose lower half is zero is what its upper half is as a bfloat16.
+        let first = |word: f32| f32::from_bits(word.to_bits() << 16);
+        let second = |word: f32| f32::from_bits(word.to_bits() & 0xffff_0000);
+        let both = self.zip(weights, |x, w| first(x) * first(w) + second(x) * second(w));
+        sums.zip(both, |sum, both| sum + both)
+    }
+    #[inline(always)]
+    unsafe fn narrow(from: *const f32, count: usize, to: *mut bf16) {
+        for i in 0..count {
+            // SAFETY: good for as many.
+            unsafe { to.add(i).write_unaligned(bf16::from_f32(from.add(i).read_unaligned())) };
+        }
+    }
     #[inline(never)]
     unsafe fn call(kernel: impl Kernel) {
         // SAFETY: the caller's.
@@ -115,11 +170,12 @@ impl Vector for Portable {
     }
 }
 
-/// A vector over a register and its intrinsics.
+/// A vector over a register and its intrinsics. `$products` says what a word is: floats or bfloats.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
     ($(#[$docs:meta])* $name:ident, $register:ty, $features:literal, lanes $lanes:literal, columns $columns:literal, rows $rows:literal,
-     pixels $pixels:literal, $splat:ident $load:ident $store:ident $add:ident $mul:ident $max:ident $fma:ident) => {
+     pixels $pixels:literal, products $products:ident,
+     $splat:ident $load:ident $store:ident $add:ident $mul:ident $max:ident $fma:ident) => {
         $(#[$docs])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name($register);
@@ -130,6 +186,8 @@ macro_rules! vector {
             const COLUMNS: usize = $columns;
             const ROWS: usize = $rows;
             const PIXELS: usize = $pixels;
+
+            vector!(@ $products);
 
             #[inline(always)]
             unsafe fn splat(x: f32) -> Self {
@@ -182,17 +240,55 @@ macro_rules! vector {
             }
         }
     };
+    (@ floats) => {
+        const INPUTS: usize = 1;
+
+        #[inline(always)]
+        unsafe fn dot_add(self, weights: Self, sums: Self) -> Self {
+            unsafe { self.mul_add(weights, sums) }
+        }
+        #[inline(always)]
+        unsafe fn narrow(_from: *const f32, _count: usize, _to: *mut bf16) {
+            unreachable!("a word is a float")
+        }
+    };
+    (@ bfloats) => {
+        const INPUTS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn dot_add(self, weights: Self, sums: Self) -> Self {
+            let [words, weights] = [self.0, weights.0].map(|bits| unsafe { transmute::<__m512, __m512bh>(bits) });
+            Self(unsafe { _mm512_dpbf16_ps(sums.0, words, weights) })
+        }
+        #[inline(always)]
+        unsafe fn narrow(from: *const f32, count: usize, to: *mut bf16) {
+            for first in (0..count).step_by(Self::LANES) {
+                let some = u16::MAX >> Self::LANES.saturating_sub(count - first);
+                unsafe {
+                    let narrow = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, from.add(first)));
+                    _mm256_mask_storeu_epi16(to.add(first).cast(), some, transmute::<__m256bh, __m256i>(narrow));
+                }
+            }
+        }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX2 and FMA: 16 registers.
-    Avx2, __m256, "avx2,fma", lanes 8, columns 2, rows 6, pixels 8,
+    Avx2, __m256, "avx2,fma", lanes 8, columns 2, rows 6, pixels 8, products floats,
     _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_mul_ps _mm256_max_ps _mm256_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX-512: 32 registers.
-    Avx512, __m512, "avx512f,avx2,fma", lanes 16, columns 3, rows 8, pixels 8,
+    Avx512, __m512, "avx512f,avx2,fma", lanes 16, columns 3, rows 8, pixels 8, products floats,
+    _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps _mm512_fmadd_ps
+);
+#[cfg(target_arch = "x86_64")]
+vector!(
+    /// AVX-512 with its instructions for bfloat16, which products read.
+    Avx512Bf16, __m512, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", lanes 16, columns 3, rows 8, pixels 8,
+    products bfloats,
     _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps _mm512_fmadd_ps
 );

@@ -21,7 +21,7 @@ pub(crate) struct Depthwise {
 }
 
 impl Depthwise {
-    /// All channels of some neighbouring outputs.
+    /// All channels of some neighbouring outputs, as words.
     #[inline(always)]
     unsafe fn outputs<V: Vector, const KERNEL: usize, const STRIDE: usize, const PIXELS: usize>(
         self,
@@ -32,7 +32,7 @@ impl Depthwise {
         for channel in (0..self.channels).step_by(V::LANES) {
             // SAFETY: as for `run`.
             unsafe {
-                let (source, out) = (source.add(channel), out.add(channel));
+                let (source, out) = (source.add(channel), out.add(channel / V::INPUTS));
                 self.block::<V, KERNEL, STRIDE, PIXELS>(source, weights, out);
                 weights = weights.add(KERNEL * KERNEL * V::LANES);
             }
@@ -76,13 +76,13 @@ impl Depthwise {
                 window = window.wrapping_add(self.row);
             }
             for (i, sum) in sums.into_iter().enumerate() {
-                sum.store(out.add(i * self.channels));
+                sum.store_words(out.add(i * self.channels / V::INPUTS));
             }
         }
     }
 }
 
-/// A row of outputs of a depthwise convolution, `channels` floats each.
+/// A row of outputs of a depthwise convolution: the words of `channels` floats each.
 pub(crate) struct Along {
     pub(crate) walk: Depthwise,
     /// Where the first window begins.
@@ -128,7 +128,7 @@ impl Along {
             // SAFETY: `x` and the pixels that follow it are below the count.
             unsafe {
                 let source = source.add(x * walk.stride * walk.pixel);
-                let out = out.add(x * walk.channels);
+                let out = out.add(x * walk.channels / V::INPUTS);
                 match pixels {
                     8 if V::PIXELS >= 8 => {
                         walk.outputs::<V, KERNEL, STRIDE, 8>(source, *weights, out);

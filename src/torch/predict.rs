@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use detect::cli::engine::{Described, Engine, EngineName, InferOn};
+use detect::cli::engine::{Described, Engine, EngineName, InferOn, Precision};
 use detect::config::{Cut, Head};
 use detect::data::loader::Batch;
 use detect::fail;
@@ -183,6 +183,12 @@ impl Engine for Torch {
     fn start(on: &InferOn) -> anyhow::Result<Self> {
         if on.engine == Some(EngineName::Native) {
             return fail!(Exit::Usage, "detect-torch has no engine but torch: call `detect`");
+        }
+        if on.precision == Precision::Bf16 {
+            return fail!(
+                Exit::Usage,
+                "--precision bf16 is of the native engine, on a CPU: leave it out, or add --device cpu --engine native"
+            );
         }
         Ok(Self(device::choose(&on.run_on)?))
     }

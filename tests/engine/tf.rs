@@ -11,7 +11,7 @@ use detect::engine::detector::roi::RoiOutput;
 use detect::engine::detector::rpn::RpnOutput;
 use detect::engine::detector::{Heads, tf};
 use detect::engine::map::Map;
-use detect::engine::{CutSpec, Detector};
+use detect::engine::{Cpu, CutSpec, Detector};
 use detect::geometry::{Box2, Detection, Size};
 use detect::network::DetectorModel as _;
 use detect::weights::model::Trained;
@@ -220,7 +220,7 @@ fn from_the_image_to_the_detections_it_is_tensorflow_s() {
         let by_x = case.size().width as f32 / original.size.width as f32;
         let by_y = case.size().height as f32 / original.size.height as f32;
         for threads in [1, 3] {
-            let mut found = Detector::read(&path, threads).unwrap().detect(&batch);
+            let mut found = Detector::read(&path, Cpu::float32(threads)).unwrap().detect(&batch);
             assert_eq!(found.len(), 1);
             for detection in &mut found[0] {
                 let Box2 { x1, y1, x2, y2 } = detection.bbox;

@@ -10,7 +10,7 @@ use detect::data::classify::{ClassNames, Preprocessing};
 use detect::data::coco::Category;
 use detect::data::image::Rgb;
 use detect::data::loader;
-use detect::engine;
+use detect::engine::{self, Cpu};
 use detect::geometry::{Detection, Size};
 use detect::network::{DetectorModel as _, FeatureModel as _, Images};
 use detect::weights::import::{self, About, Settings};
@@ -83,7 +83,8 @@ fn check_maps(section: Backbone, sizes: &[[usize; 2]]) {
     let path = Path::new("random");
     let tensors = predict::Features::new(&about(), contents.clone(), path, Device::Cpu).unwrap();
     for threads in [1, 3] {
-        let native = engine::Features::new(about(), contents.clone(), path, threads).unwrap();
+        let native =
+            engine::Features::new(about(), contents.clone(), path, Cpu::float32(threads)).unwrap();
         for (&[height, width], count) in sizes.iter().zip([2, 1, 3].into_iter().cycle()) {
             let mut next = uniform(7);
             let pixels: Vec<f32> =
@@ -280,7 +281,7 @@ fn each_kind_of_detector_finds_the_same() {
             let path = dir.path().join("model.safetensors");
             detector(&changes, seed, &path);
             let tensors = predict::Model::read(&path, Device::Cpu).unwrap();
-            let native = engine::Detector::read(&path, 2).unwrap();
+            let native = engine::Detector::read(&path, Cpu::float32(2)).unwrap();
             let batch = loader::prepare(&[&pictures[0], &pictures[1]], &native.info().config.input);
             let (expected, found) = (tensors.detect(&batch), native.detect(&batch));
             let mut worst = [0_f32; 2];

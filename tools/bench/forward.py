@@ -6,10 +6,11 @@ sides, and the result is the median over rounds. Nothing else should run meanwhi
 written out below in PyTorch and exported; weights are random everywhere, since they do not matter for time.
 
     python3 -m venv peer && peer/bin/pip install torch==2.11.0 numpy onnx onnxruntime==1.32.0 openvino==2026.4.1
-    make && peer/bin/python tools/bench/forward.py [CASE...] [--threads 2] [--batch 1] [--rounds 3] [--runs 9]
+    make && peer/bin/python tools/bench/forward.py [CASE...] [--threads 2] [--batch 1] [--precision float32] [--rounds 3] [--runs 9]
 
 Cases are BACKBONE:SIZE; without one they are nasnet-a-4@1056:224, nasnet-a-4@1056:600 and nasnet-a-6@4032:331. Where
 OpenVINO can't compile the network for the processor's widest vectors, it gets those of AVX2, and the table says so.
+With `--precision bf16` all but ONNX Runtime, which has none on a CPU, compute products in bfloat16.
 """
 import argparse
 import json
@@ -31,6 +32,7 @@ def main():
     parser.add_argument("cases", nargs="*", default=CASES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
@@ -38,7 +40,7 @@ def main():
     if args.peer:
         print(json.dumps(peer(args)))
         return
-    print(f"{args.threads} threads, batch {args.batch}; median ms of {args.rounds} rounds of {args.runs} runs")
+    print(f"{args.threads} threads, batch {args.batch}, {args.precision}; median ms of {args.rounds} rounds of {args.runs} runs")
     print(f"{'case':22} {'detect':>9}" + "".join(f"{p:>13}" for p in PEERS) + "   detect / best other")
     for case in args.cases:
         times, notes = {side: [] for side in ["detect", *PEERS]}, set()
@@ -57,7 +59,7 @@ def main():
 def ours(case, args):
     backbone, size = case.split(":")
     command = [ROOT / "target/release/detect", "bench", "--backbone", backbone, "--image-size", size, "--device", "cpu",
-               "--threads", args.threads, "--batch", args.batch, "--runs", args.runs, "--json"]
+               "--threads", args.threads, "--batch", args.batch, "--precision", args.precision, "--runs", args.runs, "--json"]
     output = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(output.stdout)["median_ms"]
 
@@ -65,7 +67,7 @@ def ours(case, args):
 def theirs(case, name, args):
     """The same in a process of its own: this file with --peer."""
     command = [sys.executable, __file__, case, "--peer", name, "--threads", args.threads, "--batch", args.batch,
-               "--runs", args.runs]
+               "--precision", args.precision, "--runs", args.runs]
     for note, limit in [([], {}), ([f"{name} with AVX2"], {"ONEDNN_MAX_CPU_ISA": "AVX2"})]:
         found = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, **limit})
@@ -88,7 +90,7 @@ def peer(args):
         image = image.contiguous(memory_format=torch.channels_last)
 
         def run():
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"):
                 network(image)
     else:
         path = pathlib.Path(tempfile.gettempdir()) / f"nasnet_{cells}_{features}_{size}_{args.batch}.onnx"
@@ -107,9 +109,9 @@ def peer(args):
             import openvino
 
             core = openvino.Core()
-            # Without the last one it computes in bfloat16 where the processor can.
+            # Left to itself, it computes in bfloat16 where the processor can.
             settings = {"INFERENCE_NUM_THREADS": args.threads, "PERFORMANCE_HINT": "LATENCY",
-                        "INFERENCE_PRECISION_HINT": "f32"}
+                        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[args.precision]}
             request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
             run = lambda: request.infer({0: pixels})
     times = []

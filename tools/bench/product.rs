@@ -45,7 +45,7 @@ fn main() {
         let b: Vec<f32> = (0..inputs * outputs).map(number).collect();
         let mut c = vec![0_f32; rows * outputs];
         let weight = |output: usize, input: usize| b[input * outputs + output];
-        let packed = Packed::new([outputs, inputs], instructions.shape(), weight, |_| 0.);
+        let packed = Packed::new([outputs, inputs], instructions.packing(), weight, |_| 0.);
         let [m, k, n] = [rows, inputs, outputs].map(|side| side as isize);
         let mut rounds: [Vec<f64>; 3] = Default::default();
         for _ in 0..5 {

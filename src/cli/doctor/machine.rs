@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Finding;
-use crate::engine::instruction_set;
+use crate::engine::Cpu;
 use crate::watch::machine::kib;
 pub(super) use crate::watch::machine::{answer, nvidia_smi};
 
@@ -23,7 +23,7 @@ pub(super) fn cpu() -> Finding {
             "{cores} cores, {}AVX2, {}AVX-512; the native engine uses {}",
             no(avx2),
             no(avx512),
-            instruction_set()
+            Cpu::float32(cores).title()
         );
         if !avx2 {
             return Finding::warn("CPU", found, "networks run slowly; use a CPU with AVX2");
@@ -31,7 +31,10 @@ pub(super) fn cpu() -> Finding {
         Finding::ok("CPU", found)
     }
     #[cfg(not(target_arch = "x86_64"))]
-    Finding::ok("CPU", format!("{cores} cores; the native engine uses {}", instruction_set()))
+    Finding::ok(
+        "CPU",
+        format!("{cores} cores; the native engine uses {}", Cpu::float32(cores).title()),
+    )
 }
 
 /// `meminfo` is the text of /proc/meminfo, `limit` that of the control group's memory.max.

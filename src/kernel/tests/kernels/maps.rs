@@ -3,8 +3,14 @@
 use std::sync::LazyLock;
 
 use detect_kernel::{Grid, Instructions, Memory, Operation, Out, Segment, Step, View, run};
+use half::bf16;
 use proptest::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// All sets of this processor.
+pub(crate) fn sets() -> impl Iterator<Item = Instructions> {
+    Instructions::available().into_iter().chain(Instructions::available_bf16())
+}
 
 /// Threads with which each case is run.
 pub(crate) const THREADS: [usize; 2] = [1, 3];
@@ -12,7 +18,12 @@ pub(crate) const THREADS: [usize; 2] = [1, 3];
 static POOLS: LazyLock<[ThreadPool; 2]> =
     LazyLock::new(|| THREADS.map(|n| ThreadPoolBuilder::new().num_threads(n).build().unwrap()));
 
-/// A whole number from -3 to 3. Sums and products of few of them are exact in any order, with or without FMA.
+/// What the products of `set` read of a number.
+pub(crate) fn read_by(set: Instructions, number: f32) -> f32 {
+    if set.packing().inputs == 1 { number } else { bf16::from_f32(number).to_f32() }
+}
+
+/// A whole number from -3 to 3, a bfloat16. Sums and products of few of them are exact in any order, with or without FMA.
 pub(crate) fn number(seed: u32, i: usize) -> f32 {
     let mixed = (i as u32 ^ seed.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0x9e37_79b9);
     ((mixed ^ mixed >> 15).wrapping_mul(0xc2b2_ae35) >> 16) as f32 % 7. - 3.

@@ -3,7 +3,7 @@
 use detect_kernel::{Instructions, Packed, multiply};
 use proptest::prelude::*;
 
-use crate::maps::number;
+use crate::maps::{number, read_by, sets};
 
 /// Rows times weights, at the precision of `f64`.
 fn plain(weight: &[f32], bias: &[f32], rows: &[f32], inputs: usize) -> Vec<f64> {
@@ -19,7 +19,7 @@ fn plain(weight: &[f32], bias: &[f32], rows: &[f32], inputs: usize) -> Vec<f64> 
 
 fn found(set: Instructions, weight: &[f32], bias: &[f32], rows: &[f32], inputs: usize) -> Vec<f32> {
     let of = |output: usize, input: usize| weight[output * inputs + input];
-    let packed = Packed::new([bias.len(), inputs], set.shape(), of, |o| bias[o]);
+    let packed = Packed::new([bias.len(), inputs], set.packing(), of, |o| bias[o]);
     let mut out = vec![f32::NAN; rows.len() / inputs * bias.len()];
     multiply(set, &packed, rows, &mut out);
     out
@@ -38,7 +38,7 @@ proptest! {
         let (weight, bias) = (numbers(outputs * inputs, seed), numbers(outputs, !seed));
         let rows = numbers(rows * inputs, seed ^ 1);
         let expected = plain(&weight, &bias, &rows, inputs);
-        for set in Instructions::available() {
+        for set in sets() {
             let found = found(set, &weight, &bias, &rows, inputs);
             prop_assert_eq!(found.len(), expected.len());
             for (&found, &expected) in found.iter().zip(&expected) {
@@ -57,10 +57,11 @@ proptest! {
         };
         let (weight, bias) = (numbers(outputs * inputs, seed), numbers(outputs, seed ^ 2));
         let rows = numbers(rows * inputs, seed ^ 1);
-        let expected = plain(&weight, &bias, &rows, inputs);
         let sizes = |numbers: &[f32]| numbers.iter().map(|x| x.abs()).collect::<Vec<_>>();
         let largest = plain(&sizes(&weight), &sizes(&bias), &sizes(&rows), inputs);
-        for set in Instructions::available() {
+        for set in sets() {
+            let read = |numbers: &[f32]| -> Vec<f32> { numbers.iter().map(|&x| read_by(set, x)).collect() };
+            let expected = plain(&read(&weight), &bias, &read(&rows), inputs);
             let found = found(set, &weight, &bias, &rows, inputs);
             for ((&found, &expected), &largest) in found.iter().zip(&expected).zip(&largest) {
                 // Each of the products and sums is rounded once, by half a unit of at most the sum of absolute values.
@@ -76,7 +77,7 @@ proptest! {
 #[should_panic(expected = "whole rows")]
 fn rows_must_be_whole() {
     let set = Instructions::Portable;
-    let packed = Packed::new([1, 3], set.shape(), |_, _| 1., |_| 0.);
+    let packed = Packed::new([1, 3], set.packing(), |_, _| 1., |_| 0.);
     multiply(set, &packed, &[0.; 4], &mut [0.]);
 }
 
@@ -84,14 +85,13 @@ fn rows_must_be_whole() {
 #[should_panic(expected = "a result for each row")]
 fn results_must_have_room() {
     let set = Instructions::Portable;
-    let packed = Packed::new([2, 3], set.shape(), |_, _| 1., |_| 0.);
+    let packed = Packed::new([2, 3], set.packing(), |_, _| 1., |_| 0.);
     multiply(set, &packed, &[0.; 6], &mut [0.; 3]);
 }
 
 #[test]
 #[should_panic(expected = "weights for these instructions")]
 fn weights_are_packed_for_the_instructions() {
-    let [lanes, columns] = Instructions::Portable.shape();
-    let packed = Packed::new([1, 3], [2 * lanes, columns], |_, _| 1., |_| 0.);
+    let packed = Packed::new([1, 3], Instructions::PortableBf16.packing(), |_, _| 1., |_| 0.);
     multiply(Instructions::Portable, &packed, &[0.; 3], &mut [0.]);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use detect_kernel::{Fold, Grid, Instructions, Operation, Packed, Reading, Segment, Step};
 
-use crate::maps::{Maps, Target, after, pixels, place};
+use crate::maps::{Maps, Target, after, pixels, place, sets};
 
 const GRID: Grid = Grid { images: 1, height: 1, width: 9 };
 
@@ -24,7 +24,7 @@ fn rectified(set: Instructions, values: [f32; 9], operation: &str) -> Vec<f32> {
     let segment = Segment { offset: 0, length: 1 };
     let operation = match operation {
         "product" => {
-            let one = Packed::new([1, 1], set.shape(), |_, _| 1., |_| 0.);
+            let one = Packed::new([1, 1], set.packing(), |_, _| 1., |_| 0.);
             let reading = Reading::new(&[segment]);
             Operation::Product {
                 given: false,
@@ -60,7 +60,7 @@ fn rectified(set: Instructions, values: [f32; 9], operation: &str) -> Vec<f32> {
 #[test]
 fn relu_hands_on_what_is_no_number() {
     let values = [-2., f32::NAN, 3., f32::INFINITY, f32::NEG_INFINITY, -0.5, f32::NAN, 0., 7.];
-    for set in Instructions::available() {
+    for set in sets() {
         for operation in ["product", "mean", "largest", "copy"] {
             for (i, found) in rectified(set, values, operation).into_iter().enumerate() {
                 let (value, with) = (values[i], (set.name(), operation));
@@ -77,7 +77,7 @@ fn relu_hands_on_what_is_no_number() {
 #[test]
 fn a_norm_over_what_is_no_number_is_none() {
     let values = [-2., f32::NAN, 3., 1., 4., -0.5, 2., 0., 7.];
-    for set in Instructions::available() {
+    for set in sets() {
         let found = rectified(set, values, "norm");
         assert!(found.iter().all(|x| x.is_nan()), "{}: {found:?}", set.name());
     }

@@ -1,9 +1,9 @@
 //! Copies and norms.
 
-use detect_kernel::{Grid, Instructions, Operation, Segment, Step};
+use detect_kernel::{Grid, Operation, Segment, Step};
 use proptest::prelude::*;
 
-use crate::maps::{Gaps, Maps, Residual, check, gaps, grids, number, pixels, place, targets};
+use crate::maps::{Gaps, Maps, Residual, check, gaps, grids, number, pixels, place, sets, targets};
 
 fn at([image, y, x]: [usize; 3], channel: usize, seed: u32) -> f32 {
     number(seed, ((image * 251 + y) * 251 + x) * 131 + channel)
@@ -76,7 +76,7 @@ proptest! {
             if there { at(pixel, channel, seed) + residual.of(pixel, channel) } else { 0. }
         };
         let expected = maps.after(&step.outs, grid, channels, value);
-        for set in Instructions::available() {
+        for set in sets() {
             check(set, &step, &maps.floats, &apart.floats, &expected, 0.)?;
         }
     }
@@ -123,7 +123,7 @@ proptest! {
         // of at most 3 times the root of the number of values.
         let values = grid.height * grid.width * if together { real } else { 1 };
         let limit = 2. * f32::EPSILON * (3. + 3. * (values as f32).sqrt());
-        for set in Instructions::available() {
+        for set in sets() {
             check(set, &step, &maps.floats, &[], &expected, limit)?;
         }
     }

@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use detect_kernel::{
-    Aligned, Fold, Grid, Instructions, Operation, Out, Packed, Reading, Segment, Step, View,
+    Aligned, Fold, Grid, Instructions, Operation, Out, Packed, Packing, Reading, Segment, Step,
+    View,
 };
 
 use crate::maps::{Maps, after};
@@ -77,7 +78,7 @@ fn step(
 }
 
 fn weights(inputs: usize) -> Arc<Packed> {
-    Arc::new(Packed::new([5, inputs], SET.shape(), |_, _| 1., |_| 0.))
+    Arc::new(Packed::new([5, inputs], SET.packing(), |_, _| 1., |_| 0.))
 }
 
 fn reading(length: usize) -> Reading {
@@ -160,13 +161,13 @@ fn a_product_that_leaves_its_source() {
     refused(&wrong, room, "inputs of a product at the edge");
     let wrong = with(&|o| {
         let Operation::Product { weights, .. } = o else { unreachable!() };
-        *weights = Arc::new(Packed::new([9, 8], SET.shape(), |_, _| 1., |_| 0.));
+        *weights = Arc::new(Packed::new([9, 8], SET.packing(), |_, _| 1., |_| 0.));
     });
     refused(&wrong, room, "outputs of a product");
     let wrong = with(&|o| {
         let Operation::Product { weights, .. } = o else { unreachable!() };
-        let [lanes, columns] = SET.shape();
-        *weights = Arc::new(Packed::new([5, 8], [lanes / 2, columns], |_, _| 1., |_| 0.));
+        let packing = Packing { lanes: SET.lanes() / 2, ..SET.packing() };
+        *weights = Arc::new(Packed::new([5, 8], packing, |_, _| 1., |_| 0.));
     });
     refused(&wrong, room, "weights for these instructions");
     // The same of what the program is given, which ends where the source does.
