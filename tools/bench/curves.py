@@ -24,17 +24,25 @@ def curve(log):
     return zip(*[(0, 0), *points])
 
 
+def described(text):
+    """Title, label and log of an argument."""
+    curve, _, log = text.partition("=")
+    title, _, label = curve.partition(":")
+    if not (title and label and log):
+        raise argparse.ArgumentTypeError(f"{text}: expected TITLE:LABEL=LOG")
+    return title, label, log
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curves", nargs="+", metavar="TITLE:LABEL=LOG")
+    parser.add_argument("curves", nargs="+", type=described, metavar="TITLE:LABEL=LOG")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
-    curves = [(*text.split("=", 1)[0].split(":"), text.split("=", 1)[1]) for text in args.curves]
-    titles = list(dict.fromkeys(title for title, _, _ in curves))
-    labels = list(dict.fromkeys(label for _, label, _ in curves))
+    titles = list(dict.fromkeys(title for title, _, _ in args.curves))
+    labels = list(dict.fromkeys(label for _, label, _ in args.curves))
     figure, panels = plt.subplots(1, len(titles), figsize=(4 * len(titles), 3.2), squeeze=False, layout="constrained")
     for title, panel in zip(titles, panels[0]):
-        for own, label, log in curves:
+        for own, label, log in args.curves:
             if own == title:
                 panel.plot(*curve(log), marker="o", markersize=3, color=f"C{labels.index(label)}", label=label)
         panel.set(title=title, xlabel="minutes of training", xlim=(0, None), ylim=(0, None))
