@@ -49,9 +49,7 @@ impl Rows {
             }
         }
     }
-}
 
-impl Rows {
     /// How words of the outputs of a depthwise convolution are read, which begin at `first`: floats where they lie; of two
     /// inputs a word segments are moved together, and what stands beside the last input is made zero.
     ///
