@@ -14,17 +14,17 @@ const LITTLE_MEMORY: u64 = 2 << 30;
 
 pub(super) fn cpu() -> Finding {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let engine = format!(
+        "the native engine uses {}{}",
+        Cpu::float32(cores).title(),
+        if Cpu::bf16(cores).is_some() { " and has --precision bf16" } else { "" }
+    );
     #[cfg(target_arch = "x86_64")]
     {
         let (avx2, avx512) =
             (is_x86_feature_detected!("avx2"), is_x86_feature_detected!("avx512f"));
         let no = |has| if has { "" } else { "no " };
-        let found = format!(
-            "{cores} cores, {}AVX2, {}AVX-512; the native engine uses {}",
-            no(avx2),
-            no(avx512),
-            Cpu::float32(cores).title()
-        );
+        let found = format!("{cores} cores, {}AVX2, {}AVX-512; {engine}", no(avx2), no(avx512));
         if !avx2 {
             return Finding::warn("CPU", found, "networks run slowly; use a CPU with AVX2");
         }
