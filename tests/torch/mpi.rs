@@ -372,6 +372,40 @@ fn what_can_not_be_shared_is_refused() {
 }
 
 #[test]
+fn what_is_not_finite_stops_all_in_the_same_step() {
+    if !launcher() {
+        return;
+    }
+    let bench = Bench::new(4, 1);
+    let blown = ["--steps", "6", "--accumulate", "2", "--set", "train.loss_weights.class=1e38"];
+    let told = expect_code(&bench.together(2, "run", &blown).output().unwrap(), 8);
+    assert_eq!(told.matches("the gradient is not finite at step 1").count(), 1, "{told}");
+    assert!(told.contains("there was no checkpoint yet"), "{told}");
+    assert!(!bench.run("run").join("last.safetensors").exists(), "nothing was saved");
+    // Passed over by both, or neither would wait for the other.
+    let skip = [&blown[..], &["--on-nan", "skip=2"]].concat();
+    let told = expect_code(&bench.together(2, "skip", &skip).output().unwrap(), 8);
+    assert!(told.contains("not finite at step 3"), "{told}");
+}
+
+#[test]
+fn half_precision_has_one_factor_for_all() {
+    if !launcher() {
+        return;
+    }
+    let bench = Bench::new(4, 1);
+    let half = ["--set", "train.precision=fp16", "--accumulate", "2", "--steps", "3"];
+    let half = [&STEADY[..], &half].concat();
+    expect_code(&bench.together(2, "two", &half).output().unwrap(), 0);
+    expect_code(&bench.alone("one", &half), 0);
+    let factor = |name: &str| bench.state(name).loss_scale.unwrap().factor;
+    assert_eq!(factor("two").to_bits(), factor("one").to_bits());
+    // Sums in another order make an input round the other way here and there, by a thousandth.
+    let far = bench.difference("one", "two");
+    assert!(far < 1e-3, "{far}");
+}
+
+#[test]
 fn a_process_that_dies_ends_all() {
     if !launcher() {
         return;

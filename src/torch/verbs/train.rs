@@ -90,6 +90,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         1 => String::new(),
         count => format!(" in {count} processes"),
     };
+    let leads = ranks.leads();
     let setup = Setup { config, train, val, run: run_folder.clone(), device, ranks };
     let steps = setup.total_steps();
     tracing::info!(
@@ -109,7 +110,13 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         let init = args.init.as_deref().map(read_init).transpose()?;
         Trainer::start(setup, init.as_ref())?
     };
-    let ended = trainer.profiling(args.profile).run(&stop)?;
+    let ended = match trainer.profiling(args.profile).run(&stop) {
+        // What is not finite all processes know of: one tells it.
+        Err(error) if !leads && Exit::of(&error) == Exit::NonFinite => {
+            return Ok(Exit::NonFinite);
+        }
+        ended => ended?,
+    };
     drop(lock);
     let evaluation = match ended {
         Ended::Done(evaluation) => evaluation,
