@@ -9,8 +9,9 @@ use crate::config::{Crop, DetectorSection};
 use crate::engine::map::Map;
 use crate::geometry::{Box2, Size};
 
-/// Crops in memory together: 57 of the published detector, thousands of a small one.
-const MOST_BYTES: usize = 256 << 20;
+/// Crops in memory together, for each thread: 2 of the published detector, hundreds of a small one. The maps that become of
+/// them are to stay in the processor's caches, and a thread is to have some hundred rows for the weights that it reads.
+const BYTES_A_THREAD: usize = 12 << 20;
 
 /// A region of an image of the batch, in pixels of the network's input.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,10 +95,10 @@ impl Cropper {
         Self { bins: [section.crop_size; 2], kind }
     }
 
-    /// How many crops of a map of `channels` are to be in memory together: at least 1.
+    /// How many crops of a map of `channels` are to be in memory together, with the threads that there are: at least 1.
     pub fn at_once(&self, channels: usize) -> usize {
         let bytes = channels * self.bins[0] * self.bins[1] * size_of::<f32>();
-        (MOST_BYTES / bytes.max(1)).max(1)
+        (rayon::current_num_threads() * BYTES_A_THREAD / bytes.max(1)).max(1)
     }
 
     /// The crop of each region of inputs of `padded` pixels, into `crops`, which becomes `[R, k, k, C]`.
