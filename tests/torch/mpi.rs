@@ -380,8 +380,7 @@ fn what_is_not_finite_stops_all_in_the_same_step() {
     let blown = ["--steps", "6", "--accumulate", "2", "--set", "train.loss_weights.class=1e38"];
     let told = expect_code(&bench.together(2, "run", &blown).output().unwrap(), 8);
     assert_eq!(told.matches("the gradient is not finite at step 1").count(), 1, "{told}");
-    assert!(told.contains("there was no checkpoint yet"), "{told}");
-    assert!(!bench.run("run").join("last.safetensors").exists(), "nothing was saved");
+    assert_eq!(bench.state("run").step, 0, "what was saved before the first step");
     // Passed over by both, or neither would wait for the other.
     let skip = [&blown[..], &["--on-nan", "skip=2"]].concat();
     let told = expect_code(&bench.together(2, "skip", &skip).output().unwrap(), 8);

@@ -51,6 +51,8 @@ pub(super) fn leave(exit: Exit) {
     };
     match exit {
         Exit::Done | Exit::Interrupted | Exit::Terminated => drop(universe),
+        // Process 0 tells it, and then ends all: nobody is to be faster.
+        Exit::NonFinite if universe.world().rank() > 0 => drop(universe),
         error => universe.world().abort(error as i32),
     }
 }

@@ -140,10 +140,10 @@ impl Trainer {
         let Some(tensor) = contents.non_finite() else { return Ok(()) };
         fail!(
             Exit::NonFinite,
-            "{tensor} is not finite after step {} ({}). Nothing was saved; {}",
+            "{tensor} is not finite after step {} ({}). Nothing was saved; {} holds the last good weights",
             self.state.step,
             self.latest,
-            self.last_good()
+            self.setup.run.join(checkpoint::LAST).display()
         )
     }
 
@@ -191,17 +191,11 @@ impl Trainer {
         let frozen = self.setup.config.backbone.norm == NormMode::Frozen;
         let advice =
             if frozen { "a lower train.lr" } else { "a lower train.lr or a longer warm-up" };
-        let good = self.last_good();
-        fail!(Exit::NonFinite, "{told}. Nothing of this step was saved; {good}. Try {advice}")
-    }
-
-    /// Where the weights are from before what is not finite.
-    fn last_good(&self) -> String {
         let last = self.setup.run.join(checkpoint::LAST);
-        if last.exists() {
-            format!("{} holds the last good weights", last.display())
-        } else {
-            "there was no checkpoint yet".into()
-        }
+        fail!(
+            Exit::NonFinite,
+            "{told}. Nothing of this step was saved; {} holds the last good weights. Try {advice}",
+            last.display()
+        )
     }
 }
