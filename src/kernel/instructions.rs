@@ -44,33 +44,33 @@ impl Instructions {
 
     /// All that this processor has in which all is float32, the widest last.
     pub fn available() -> Vec<Self> {
-        #[allow(unused_mut, reason = "other processors have no more")]
-        let mut sets = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                sets.push(Self::Avx2);
-                if is_x86_feature_detected!("avx512f") {
-                    sets.push(Self::Avx512);
-                }
-            }
-        }
-        sets
+        Self::all().filter(|set| set.packing().inputs == 1).collect()
     }
 
     /// All that this processor has whose products read bfloat16, the widest last.
     pub fn available_bf16() -> Vec<Self> {
-        #[allow(unused_mut, reason = "other processors have no more")]
-        let mut sets = vec![Self::PortableBf16];
-        #[cfg(target_arch = "x86_64")]
-        if Self::available().contains(&Self::Avx512)
+        Self::all().filter(|set| set.packing().inputs == 2).collect()
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Portable, Self::PortableBf16].into_iter().chain(Self::of_the_processor())
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn of_the_processor() -> impl Iterator<Item = Self> {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+        let bf16 = avx512
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bf16")
-        {
-            sets.push(Self::Avx512Bf16);
-        }
-        sets
+            && is_x86_feature_detected!("avx512bf16");
+        let sets = [(Self::Avx2, avx2), (Self::Avx512, avx512), (Self::Avx512Bf16, bf16)];
+        sets.into_iter().filter_map(|(set, has)| has.then_some(set))
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn of_the_processor() -> impl Iterator<Item = Self> {
+        std::iter::empty()
     }
 
     /// What it is called.
