@@ -381,7 +381,7 @@ fn what_is_not_finite_stops_all_in_the_same_step() {
     let told = expect_code(&bench.together(2, "run", &blown).output().unwrap(), 8);
     assert_eq!(told.matches("the gradient is not finite at step 1").count(), 1, "{told}");
     assert_eq!(bench.state("run").step, 0, "what was saved before the first step");
-    // Passed over by both, or neither would wait for the other.
+    // Both pass the step over: if one did not, the other would wait for it.
     let skip = [&blown[..], &["--on-nan", "skip=2"]].concat();
     let told = expect_code(&bench.together(2, "skip", &skip).output().unwrap(), 8);
     assert!(told.contains("not finite at step 3"), "{told}");
@@ -399,6 +399,11 @@ fn half_precision_has_one_factor_for_all() {
     expect_code(&bench.alone("one", &half), 0);
     let factor = |name: &str| bench.state(name).loss_scale.unwrap().factor;
     assert_eq!(factor("two").to_bits(), factor("one").to_bits());
+    // A step that overflows is left out, and says nothing of sums.
+    let record = fs::read_to_string(bench.run("two").join("metrics.jsonl")).unwrap();
+    let made = record.lines().filter(|l| l.contains("\"kind\":\"step\""));
+    let made = made.filter(|l| !l.contains("\"grad_norm\":null")).count();
+    assert!(made > 0, "all steps were left out: {record}");
     // Sums in another order make an input round the other way here and there, by a thousandth.
     let far = bench.difference("one", "two");
     assert!(far < 1e-3, "{far}");
