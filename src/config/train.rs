@@ -76,8 +76,7 @@ pub struct Train {
     pub loader: Loader,
     /// What convolutions and matrix products of a training step compute in.
     pub precision: Precision,
-    /// Whether the kept model stores its large tensors in half precision. Figures are then those of the
-    /// stored file.
+    /// Whether the kept model stores its large tensors in half precision. Its figures were taken before.
     pub half_precision_model: bool,
     /// Epochs between two evaluations; 0 evaluates at the end alone.
     pub eval_every: usize,
@@ -111,7 +110,7 @@ pub enum Precision {
 pub enum Schedule {
     /// Not at all.
     Constant,
-    /// Half a cosine, to 0 at the last step.
+    /// Half a cosine, which would reach 0 at the step after the last.
     Cosine,
     /// Times `factor` at each of `milestones`, which are shares of all steps (0 to 1).
     Step {
