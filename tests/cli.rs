@@ -48,6 +48,32 @@ fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
     assert!(!said.stderr.contains("panicked"), "{args:?}: {}", said.stderr);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_stdout_or_stderr_is_no_bug() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = command(env!("CARGO_BIN_EXE_detect"));
+    let said: Said =
+        command.args(["info", "nasnet-a-6@4032"]).stdout(full()).output().unwrap().into();
+    assert_eq!(said.code, Some(5), "{said:?}");
+    assert!(said.stderr.contains("cannot write to standard output: No space left"), "{said:?}");
+    // Nothing can be said, and the code is what it would have been.
+    for (args, code) in [(&["info", "resnet50"][..], 2), (&["no-such.jpg"], 1)] {
+        let output = self::command(env!("CARGO_BIN_EXE_detect")).args(args).stderr(full()).output();
+        let said = Said::from(output.unwrap());
+        let plain = detect(args).code;
+        assert_eq!((said.code, plain), (Some(code), Some(code)), "{args:?}");
+    }
+}
+
+#[test]
+fn a_model_and_a_results_file_are_not_scored_at_once() {
+    let model = ["eval", "--data", "d", "--split", "val"];
+    let file = ["--predictions", "dt.json", "--html", "page.html"];
+    assert_refused(&[&model[..], &file].concat(), 2, &["'--predictions", "cannot be used with"]);
+    assert_refused(&["train", "--steps", "0"], 2, &["'0'", "--steps"]);
+}
+
 #[test]
 fn help_texts() {
     let verbs = [

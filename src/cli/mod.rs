@@ -104,10 +104,11 @@ pub struct TrainArgs {
     /// Data set folder [default: $DETECT_DATA, else data/coco]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Backbone, such as nasnet-a-6@4032
-    #[arg(long, value_name = "NAME")]
+    /// Backbone, such as nasnet-a-6@4032, or a TOML file of cells. Those of the paper's COCO detectors,
+    /// nasnet-a-6@4032 and nasnet-a-4@1056, bring its recipe where --config names no other
+    #[arg(long, value_name = "NAME|FILE.toml")]
     pub backbone: Option<String>,
-    /// Recipe: a TOML file, or the name of a shipped recipe
+    /// Recipe: a TOML file, or the name of a shipped recipe [default: default]
     #[arg(long, value_name = "FILE|NAME")]
     pub config: Option<PathBuf>,
     /// Change one key of the recipe; may be repeated
@@ -130,7 +131,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", conflicts_with = "steps")]
     pub epochs: Option<u32>,
     /// Steps in all
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// Images that go through the network together
     #[arg(long, value_name = "N")]
@@ -195,7 +196,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "GT.json", requires = "predictions", conflicts_with_all = ["data", "split", "weights", "out"])]
     pub annotations: Option<PathBuf>,
     /// Detections as a COCO results list
-    #[arg(long, value_name = "DT.json", requires = "annotations")]
+    #[arg(long, value_name = "DT.json", requires = "annotations", conflicts_with_all = ["data", "split", "weights", "out"])]
     pub predictions: Option<PathBuf>,
     /// How a results file is scored.
     #[command(flatten)]
