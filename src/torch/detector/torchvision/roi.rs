@@ -60,7 +60,9 @@ pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tenso
     let count = labels.size()[0];
     let classifier = losses::cross_entropy_mean(&output.class_logits, &labels, smoothing);
     let positive = Sampled::positive_of_all(sampled); // [P]
-    let deltas = output.box_regression.reshape([count, -1, 4]); // [R, K + 1, 4]
+    // Not -1 for the classes: there may be no region at all.
+    let columns = output.box_regression.size()[1] / 4;
+    let deltas = output.box_regression.reshape([-1, columns, 4]); // [R, K + 1, 4]
     // The four columns of each object's own class.
     let class = labels.index_select(0, &positive).reshape([-1, 1, 1]).expand([-1, 1, 4], false);
     let deltas = deltas.index_select(0, &positive).gather(1, &class, false).squeeze_dim(1); // [P, 4]
