@@ -19,10 +19,19 @@ pub(super) fn begin(run: &Path) -> anyhow::Result<fs::File> {
         .or_exit(Exit::Output)?;
     // Whether a run is in it can be told once no other process changes it.
     let held = lock(run)?;
-    if [checkpoint::LAST, checkpoint::PREVIOUS, CONFIG].iter().any(|name| run.join(name).exists()) {
+    let first = |names: &[&'static str]| names.iter().copied().find(|name| run.join(name).exists());
+    if first(&[checkpoint::LAST, checkpoint::PREVIOUS, CONFIG]).is_some() {
         return fail!(
             Exit::Usage,
             "{0} holds a run already; continue it with --resume {0}, or choose another folder",
+            run.display()
+        );
+    }
+    // Of a run whose checkpoints were deleted: it would be cut and replaced.
+    if let Some(left) = first(&[checkpoint::BEST, record::RECORD]) {
+        return fail!(
+            Exit::Usage,
+            "{} holds {left} of another run; move it away, or choose another folder",
             run.display()
         );
     }
