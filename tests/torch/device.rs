@@ -147,6 +147,29 @@ fn a_step_in_bfloat16_is_close_to_one_in_float32() {
 }
 
 #[test]
+fn a_step_in_float16_is_close_to_one_in_float32() {
+    let bench = Bench::new();
+    bench.train("float32", "cpu", 2, &[]);
+    let [from, to] = ["float32", "fp16"].map(|name| bench.run(name));
+    std::fs::create_dir(&to).unwrap();
+    for file in ["last.safetensors", "config.json", "metrics.jsonl"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let (contents, mut state, _) = checkpoint::load(&to).unwrap();
+    // Large enough for small gradients, and nothing overflows.
+    state.loss_scale = Some(LossScale { factor: 64., good: 0 });
+    checkpoint::save(&to, contents, &state).unwrap();
+    bench.resume("float32", "cpu", &["--steps", "3"]);
+    bench.resume("fp16", "cpu", &["--steps", "3", "--set", "train.precision=fp16"]);
+    let state = checkpoint::load(&to).unwrap().1;
+    assert_eq!((state.step, state.left_out), (3, 0), "the step was made");
+    let norm = |run: &Path| metrics(run, "step").pop().unwrap()["grad_norm"].as_f64().unwrap();
+    let [a, b] = [&from, &to].map(|run| norm(run));
+    assert!(a != b && (a - b).abs() <= 0.1 * a, "{a} and {b}");
+    assert_float32(&bench.last("fp16"));
+}
+
+#[test]
 fn a_step_that_overflows_in_float16_is_left_out_and_the_factor_halved() {
     let bench = Bench::new();
     bench.train("run", "cpu", 3, &["--set", "train.precision=fp16"]);
@@ -157,11 +180,12 @@ fn a_step_that_overflows_in_float16_is_left_out_and_the_factor_halved() {
     // Gradients of a loss this large overflow.
     let large = (1_u64 << 60) as f64;
     state.loss_scale = Some(LossScale { factor: large, good: 5 });
-    let before = contents.tensors.clone();
+    let (before, before_left_out) = (contents.tensors.clone(), state.left_out);
     checkpoint::save(&run, contents, &state).unwrap();
     bench.resume("run", "cpu", &["--steps", "5"]);
     let (contents, state, _) = checkpoint::load(&run).unwrap();
     assert_eq!((state.step, state.skipped), (5, 0));
+    assert_eq!(state.left_out, before_left_out + 2);
     assert_eq!(state.loss_scale, Some(LossScale { factor: large / 4., good: 0 }));
     for (name, tensor) in &contents.tensors {
         // Statistics of batch norm are those of images, and move.
@@ -197,6 +221,8 @@ fn steps_on_a_gpu_are_finite_in_each_precision() {
     for precision in ["float32", "bf16", "fp16"] {
         bench.train(precision, &gpu, 5, &["--set", &format!("train.precision={precision}")]);
         assert_eq!(losses(&bench.run(precision)).len(), 5);
+        let left_out = checkpoint::load(&bench.run(precision)).unwrap().1.left_out;
+        assert!(left_out == 0 || precision == "fp16" && left_out < 5, "steps were made");
         assert_float32(&bench.last(precision));
     }
     assert_first_losses_agree(&bench.run("float32"), &bench.run("bf16"), 0.02, 0.15);

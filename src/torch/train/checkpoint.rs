@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use detect::config::{Config, upgrade};
 use detect::data::{Category, Fingerprint};
 use detect::failure::Exit;
-use detect::weights::{Contents, WeightsError};
+use detect::weights::model::Trained;
+use detect::weights::{Contents, ModelInfo, WeightsError};
 use detect::whole;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -94,6 +95,10 @@ pub struct State {
     /// Steps in a row, up to `step`, that were passed over because they were not finite.
     #[serde(default)]
     pub skipped: usize,
+    /// Steps up to `step` that were left out, because they were not finite or overflowed: what counts updates
+    /// (AdamW's correction, the average's start) does not count them.
+    #[serde(default)]
+    pub left_out: usize,
     /// The factor on the loss, in float16.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
@@ -106,12 +111,16 @@ pub struct State {
     /// What the training split was; the first versions did not write it.
     #[serde(default)]
     pub split: Option<Fingerprint>,
+    /// What the validation split was, where there is one and the version wrote it.
+    #[serde(default)]
+    pub val: Option<Fingerprint>,
 }
 
 /// Writes `contents` as the newest checkpoint of `run`; what was the newest becomes `prev`.
 ///
 /// # Errors
-/// A value that is not finite, and what the disk says; `last` and `prev` are then what they were.
+/// A value that is not finite, and what the disk says. `last` and `prev` are then what they were, or `prev` is what
+/// `last` was.
 pub fn save(run: &Path, contents: Contents, state: &State) -> Result<(), CheckpointError> {
     save_through(run, contents, state, |contents, file| {
         let mut out = io::BufWriter::new(file);
@@ -190,6 +199,31 @@ pub fn load(run: &Path) -> Result<(Contents, State, PathBuf), CheckpointError> {
     }
 }
 
+/// Whether a file is a checkpoint, by its metadata.
+pub fn is_checkpoint(contents: &Contents) -> bool {
+    contents.metadata.get("format").is_some_and(|format| format == FORMAT)
+}
+
+/// The model in a checkpoint, as its run would have kept it: the moving average of the weights, where there is one.
+pub fn model(contents: &Contents, state: &State) -> Contents {
+    let average = only(contents, "ema.");
+    let mut model = if average.tensors.is_empty() { only(contents, "model.") } else { average };
+    let images = state.split.as_ref().map_or(0, |split| split.images);
+    let trained = Trained { steps: state.step, images, ap: None };
+    ModelInfo { config: state.config.clone(), categories: state.categories.clone(), trained }
+        .write_to(&mut model);
+    model
+}
+
+/// The tensors of a checkpoint under `prefix`, without it.
+pub(super) fn only(contents: &Contents, prefix: &str) -> Contents {
+    let tensors = contents.tensors.iter();
+    let tensors = tensors
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
+        .collect();
+    Contents { tensors, ..Contents::default() }
+}
+
 /// Reads one checkpoint; what is wrong with it, in words.
 pub fn read(path: &Path) -> Result<(Contents, State), String> {
     let contents = Contents::read(path).map_err(|error| match &error {
@@ -249,11 +283,13 @@ mod tests {
             seconds: 1.5,
             evaluation_due: false,
             skipped: 0,
+            left_out: 0,
             loss_scale: Some(LossScale { factor: 1024., good: 7 }),
             config,
             categories: Vec::new(),
             data: "data".into(),
             split: None,
+            val: None,
         };
         let run = tempfile::tempdir().unwrap();
         save(run.path(), Contents::default(), &state).unwrap();

@@ -95,9 +95,11 @@ impl Trainer {
         let best_by = self.setup.config.train.best_by;
         let score = best_by.of(&stats);
         if score < 0. {
-            tracing::warn!("train.best_by = {best_by:?} can't be measured on this split");
+            tracing::warn!(
+                "train.best_by = {best_by:?} can't be measured on this split: the newest weights are kept"
+            );
         }
-        if self.state.best.is_none_or(|(best, _)| score > best) {
+        if score < 0. || self.is_best(score) {
             self.keep(Some(ap))?;
         }
         ranks.broadcast(score.to_le_bytes().to_vec());
@@ -106,9 +108,16 @@ impl Trainer {
         Ok(Some(evaluation))
     }
 
-    /// Notes whether `score` is the best so far.
+    fn is_best(&self, score: f64) -> bool {
+        self.state.best.is_none_or(|(best, _)| score > best)
+    }
+
+    /// Notes whether `score` is the best so far; one that could not be measured is below 0, and says nothing.
     fn judge(&mut self, score: f64) {
-        if self.state.best.is_none_or(|(best, _)| score > best) {
+        if score < 0. {
+            return;
+        }
+        if self.is_best(score) {
             self.state.best = Some((score, self.state.step));
             self.state.stale = 0;
         } else {

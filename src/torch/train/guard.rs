@@ -6,7 +6,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use detect::config::NormMode;
-use detect::data::loader::Batch;
+use detect::data::loader::{Batch, LoadError};
 use detect::fail;
 use detect::failure::{Exit, OrExit as _, with_exit};
 use detect::geometry::Size;
@@ -48,10 +48,7 @@ impl fmt::Display for Latest {
 }
 
 impl Trainer {
-    pub(super) fn write_config(&self) -> anyhow::Result<()> {
-        if !self.leads() {
-            return Ok(());
-        }
+    fn write_config(&self) -> anyhow::Result<()> {
         let json =
             serde_json::to_string_pretty(&self.setup.config).expect("plain structs become JSON");
         let path = self.setup.run.join(CONFIG);
@@ -116,8 +113,9 @@ impl Trainer {
         }
     }
 
-    /// Writes a checkpoint.
-    pub(super) fn save(&self) -> anyhow::Result<()> {
+    /// Writes a checkpoint, and then the configuration that it goes on with: never before, since a folder that holds
+    /// one is a run's, and one that differs from its checkpoint is refused.
+    pub(super) fn save(&mut self) -> anyhow::Result<()> {
         let Some(metrics) = &self.metrics else { return Ok(()) };
         let mut tensors = weights::collect(&self.model.store, "model.");
         if let Some((average, _)) = &self.average {
@@ -132,7 +130,11 @@ impl Trainer {
         flushed.or_exit(Exit::Output)?;
         self.check_finite(&contents)?;
         checkpoint::save(&self.setup.run, contents, &self.state)
-            .map_err(|error| with_exit(error.exit(), error.into()))
+            .map_err(|error| with_exit(error.exit(), error.into()))?;
+        if std::mem::take(&mut self.config_due) {
+            self.write_config()?;
+        }
+        Ok(())
     }
 
     /// Refuses to write what nobody could go on from.
@@ -148,9 +150,17 @@ impl Trainer {
     }
 
     /// Saves what there is and ends the run.
-    pub(super) fn stopped(&self, exit: Exit) -> anyhow::Result<Ended> {
+    pub(super) fn stopped(&mut self, exit: Exit) -> anyhow::Result<Ended> {
         self.save()?;
         Ok(Ended::Stopped(exit))
+    }
+
+    /// Ends the run because of an image that can't be read, and keeps what was learned before it.
+    pub(super) fn unreadable(&mut self, error: LoadError) -> anyhow::Error {
+        if let Err(failed) = self.save() {
+            tracing::warn!("{failed:#}");
+        }
+        with_exit(error.exit(), error.into())
     }
 
     /// Refuses truths that would make a kernel read past its table: on a GPU that ends the process, and
@@ -182,6 +192,7 @@ impl Trainer {
         let told = format!("{what} is not finite at step {step} ({})", self.latest);
         if self.state.skipped < skip {
             self.state.skipped += 1;
+            self.state.left_out += 1;
             if let Some(before) = statistics {
                 tch::no_grad(|| self.optimizer.fixed().copy_(before));
             }

@@ -8,8 +8,10 @@
 use std::fmt;
 use std::path::Path;
 
+use detect::config::Config;
 use detect::data::Category;
-use detect::weights::{Contents, ModelInfo, StoredTensor, WeightsError, classifier};
+use detect::weights::classifier::{self, ClassifierInfo};
+use detect::weights::{Contents, ModelInfo, StoredTensor, WeightsError};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
@@ -84,6 +86,32 @@ pub fn begin_with(
         return Ok(Report { taken: named_variables(store).len(), ..Report::default() });
     }
     from_other_classes(store, [&own, &theirs], contents, path)
+}
+
+/// What the network of the file computes otherwise than `config` does, although its tensors fit: one line a key,
+/// from the file's value to the recipe's.
+pub fn unlike(
+    config: &Config,
+    contents: &Contents,
+    path: &Path,
+) -> Result<Vec<String>, WeightsError> {
+    let mut theirs = config.clone();
+    let backbone = if classifier::is_classifier(&contents.metadata) {
+        let info = ClassifierInfo::read_from(contents, path)?;
+        (theirs.input.mean, theirs.input.std) = (info.preprocessing.mean, info.preprocessing.std);
+        info.backbone
+    } else if contents.metadata.contains_key("model") {
+        let info = ModelInfo::read_from(contents, path)?;
+        (theirs.input.mean, theirs.input.std) = (info.config.input.mean, info.config.input.std);
+        info.config.backbone
+    } else {
+        return Ok(Vec::new());
+    };
+    theirs.backbone.wiring = backbone.wiring;
+    theirs.backbone.pooling = backbone.pooling;
+    theirs.backbone.norm_eps = backbone.norm_eps;
+    theirs.backbone.genotype = backbone.genotype;
+    Ok(theirs.differences(config))
 }
 
 /// The featurizer of a classifier: the heads keep what they were drawn as, and what lies behind the cut is
@@ -194,7 +222,7 @@ fn mix(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use detect::config::{Config, Rules};
+    use detect::config::{Pooling, Rules};
     use detect::weights::model::Trained;
     use tch::Device;
 
@@ -284,6 +312,20 @@ mod tests {
         let [now, then] = [&named_variables(&store)[&name], &before[&name]];
         assert_eq!(now.double_value(&[1]), then.double_value(&[2]));
         assert_eq!(now.double_value(&[2]), then.double_value(&[1]));
+    }
+
+    #[test]
+    fn a_network_that_fits_and_computes_something_else_is_told() {
+        let [config, _] = configs();
+        let (_source, contents) = model(&config, &["cup"]);
+        assert_eq!(unlike(&config, &contents, Path::new("m")).unwrap(), [""; 0]);
+        let mut other = config;
+        other.backbone.pooling = Pooling::Timm;
+        other.backbone.drop_path_keep = 0.5; // of training, not of the network
+        let [told] = &unlike(&other, &contents, Path::new("m")).unwrap()[..] else {
+            panic!("one difference")
+        };
+        assert_eq!(told, "backbone.pooling: \"tf\" -> \"timm\"");
     }
 
     #[test]

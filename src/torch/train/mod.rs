@@ -28,7 +28,7 @@ use detect::data::loader::{Batch, TrainLoader};
 use detect::data::sampling::Epochs;
 use detect::data::{Dataset, Fingerprint};
 use detect::eval::Evaluation;
-use detect::failure::{Exit, OrExit as _, with_exit};
+use detect::failure::{Exit, OrExit as _};
 use detect::watch::machine;
 use detect::weights::Contents;
 use serde_json::json;
@@ -42,7 +42,7 @@ use crate::precision::Precision;
 use crate::profile::{self, Part};
 use crate::ranks::Group;
 use crate::weights;
-use checkpoint::State;
+use checkpoint::{State, only};
 use guard::Latest;
 use log::Metrics;
 use optim::{Optimizer, average};
@@ -118,6 +118,8 @@ pub struct Trainer {
     /// Of the process that writes.
     metrics: Option<Metrics>,
     latest: Latest,
+    /// Whether `config.json` is to be written after the next checkpoint.
+    config_due: bool,
     /// What a step computes in.
     precision: Precision,
     profiler: Profiler,
@@ -138,7 +140,9 @@ impl Trainer {
             categories: setup.train.categories.clone(),
             data: setup.train.root.clone(),
             split: Some(Fingerprint::of(&setup.train)),
+            val: setup.val.as_deref().map(Fingerprint::of),
             skipped: 0,
+            left_out: 0,
             loss_scale: None,
         };
         let mut trainer = Self::build(setup, state)?;
@@ -147,6 +151,11 @@ impl Trainer {
             let report = init::begin_with(&trainer.model.store, categories, contents, path)
                 .or_exit(Exit::Weights)?;
             tracing::info!("from {}: {report}", path.display());
+            for difference in
+                init::unlike(&trainer.state.config, contents, path).or_exit(Exit::Weights)?
+            {
+                tracing::warn!("{} learned with {difference} in the recipe", path.display());
+            }
         }
         if let Some((_, average)) = &mut trainer.average {
             average::update(average, trainer.optimizer.weights(), 0., 0);
@@ -154,8 +163,6 @@ impl Trainer {
         trainer.room_for_checkpoints()?;
         // From here on there is something to go on from, whatever happens.
         trainer.save()?;
-        // Last: a folder that holds it is a run's.
-        trainer.write_config()?;
         Ok(trainer)
     }
 
@@ -167,10 +174,17 @@ impl Trainer {
         mut state: State,
         path: &Path,
     ) -> anyhow::Result<Self> {
+        let [split, val] =
+            [Some(&setup.train), setup.val.as_ref()].map(|data| data.map(|d| Fingerprint::of(d)));
+        let other_measure = state.config.train.best_by != setup.config.train.best_by;
+        if other_measure || state.val.is_some() && state.val != val {
+            // The best score says nothing about those to come.
+            (state.best, state.stale) = (None, 0);
+        }
         state.total = setup.total_steps();
         state.config = setup.config.clone();
         state.data.clone_from(&setup.train.root);
-        state.split = Some(Fingerprint::of(&setup.train));
+        (state.split, state.val) = (split, val);
         let run = setup.run.clone();
         let trainer = Self::build(setup, state)?;
         weights::load(&trainer.model.store, &only(contents, "model."), "", path)
@@ -184,7 +198,6 @@ impl Trainer {
         if trainer.leads() && path == run.join(checkpoint::PREVIOUS) {
             checkpoint::set_aside(&run).or_exit(Exit::Output)?;
         }
-        trainer.write_config()?;
         Ok(trainer)
     }
 
@@ -228,6 +241,7 @@ impl Trainer {
             optimizer,
             metrics,
             latest,
+            config_due: true,
             precision,
             profiler,
         })
@@ -254,6 +268,11 @@ impl Trainer {
             log::Progress::hidden()
         };
         let mut evaluation = None;
+        // A run that goes on to no more steps than it has made has an end like any other.
+        let unkept = self.leads() && !self.setup.run.join(checkpoint::BEST).exists();
+        if self.state.step >= self.state.total && self.setup.ranks.any(unkept) {
+            self.state.evaluation_due = true;
+        }
         if self.state.evaluation_due {
             evaluation = self.evaluate(&bar, stop)?;
             if let Some(exit) = self.told(stop) {
@@ -268,7 +287,10 @@ impl Trainer {
                 - train.batches_before(self.state.step, images);
             let batches =
                 loader.by_ref().take(share.of(batches)).collect::<Result<Vec<Batch>, _>>();
-            let batches = batches.map_err(|e| with_exit(e.exit(), e.into()))?;
+            let batches = match batches {
+                Ok(batches) => batches,
+                Err(error) => return Err(self.unreadable(error)),
+            };
             let waited = waiting.elapsed().as_secs_f64();
             profile::lap(Part::Data);
             let started = Instant::now();
@@ -374,6 +396,7 @@ impl Trainer {
         let scale: Option<&mut LossScale> = self.state.loss_scale.as_mut();
         let verdict = scale.map_or(Verdict::Made, |scale| scale.learn(norm.is_finite()));
         if verdict == Verdict::LeftOut {
+            self.state.left_out += 1;
             tracing::debug!("step {}: float16 overflows; it is left out", step + 1);
             return Ok((values, norm, lr));
         }
@@ -382,9 +405,10 @@ impl Trainer {
             return Ok((values, norm, lr));
         }
         self.state.skipped = 0;
-        self.optimizer.step(lr, norm, step);
+        let made = step - self.state.left_out;
+        self.optimizer.step(lr, norm, made);
         if let Some((_, average)) = &mut self.average {
-            average::update(average, self.optimizer.weights(), train.ema.decay, step);
+            average::update(average, self.optimizer.weights(), train.ema.decay, made);
         }
         profile::lap(Part::Optimizer);
         Ok((values, norm, lr))
@@ -414,15 +438,6 @@ impl Trainer {
         let failed = || format!("cannot write into {}", self.setup.run.display());
         result.with_context(failed).or_exit(Exit::Output)
     }
-}
-
-/// The tensors of a checkpoint under `prefix`, without it.
-fn only(contents: &Contents, prefix: &str) -> Contents {
-    let tensors = contents.tensors.iter();
-    let tensors = tensors
-        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
-        .collect();
-    Contents { tensors, ..Contents::default() }
 }
 
 /// The seed of libtorch's generator for a step: well mixed, so that neighbours have nothing in common

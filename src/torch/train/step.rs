@@ -1,5 +1,7 @@
 //! The gradients of a step, of one batch or of several that count as one.
 
+use std::sync::Once;
+
 use detect::config::LossWeights;
 use detect::data::loader::Batch;
 use detect::geometry::Size;
@@ -120,6 +122,12 @@ pub(super) fn gradients<B: Backbone>(
         let sum = Counts { anchors: counts[0], regions: counts[1] };
         match &before {
             Some(before) if whole != Some(sum) => {
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| {
+                    tracing::info!(
+                        "images offer other numbers of regions than roi.sampled and rpn.sampled: such steps are computed twice"
+                    );
+                });
                 tch::no_grad(|| optimizer.fixed().copy_(before));
                 whole = Some(sum);
             }

@@ -46,9 +46,6 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         (None, None) => coco::default_root(),
     };
     let train = Arc::new(Dataset::open(&root, &config.data.train).or_exit(Exit::Data)?);
-    if let Some((_, state, _)) = &resumed {
-        same_data(args, state, &train)?;
-    }
     let val = match Dataset::open(&root, &config.data.val) {
         Ok(val) => Some(Arc::new(val)),
         Err(coco::DataError::NoSplit { .. }) => {
@@ -61,15 +58,11 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         }
         Err(error) => return Err(error).or_exit(Exit::Data),
     };
-    if let Some(val) = &val
-        && !val.categories.iter().any(|c| train.categories.iter().any(|t| t.id == c.id))
-    {
-        return fail!(
-            Exit::Data,
-            "the splits '{}' and '{}' share no category",
-            config.data.train,
-            config.data.val
-        );
+    if let Some(val) = &val {
+        same_categories([&config.data.train, &config.data.val], &train, val)?;
+    }
+    if let Some((_, state, _)) = &resumed {
+        same_data(args, state, &train, val.as_deref())?;
     }
     let step = resumed.as_ref().map_or(0, |(_, state, _)| state.step);
     together::check(&*ranks, &config, &train, val.as_deref(), step)?;
@@ -146,7 +139,12 @@ fn hold(run: &Path) -> anyhow::Result<fs::File> {
 }
 
 /// Refuses to go on with other data than the run began with.
-fn same_data(args: &TrainArgs, state: &State, train: &Dataset) -> anyhow::Result<()> {
+fn same_data(
+    args: &TrainArgs,
+    state: &State,
+    train: &Dataset,
+    val: Option<&Dataset>,
+) -> anyhow::Result<()> {
     if state.categories != train.categories {
         // The network has an output for each: there is nothing to override.
         let names = |all: &[Category]| {
@@ -161,12 +159,53 @@ fn same_data(args: &TrainArgs, state: &State, train: &Dataset) -> anyhow::Result
             names(&train.categories)
         );
     }
-    let difference = state.split.as_ref().and_then(|s| s.difference(&Fingerprint::of(train)));
-    if let Some(difference) = difference.filter(|_| !args.override_resume) {
-        return fail!(
-            Exit::Data,
-            "{} is not what the run began with:\n  {difference}\nadd --override-resume if that is meant",
-            train.annotation_files[0].display()
+    // The validation split decides which model is kept, and so belongs to the run as well.
+    for (old, new) in [(&state.split, Some(train)), (&state.val, val)] {
+        let (Some(old), Some(new)) = (old, new) else { continue };
+        let difference = old.difference(&Fingerprint::of(new));
+        if let Some(difference) = difference.filter(|_| !args.override_resume) {
+            return fail!(
+                Exit::Data,
+                "{} is not what the run began with:\n  {difference}\nadd --override-resume if that is meant",
+                new.annotation_files[0].display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses two splits whose categories are not the same things: every score would be of something else.
+fn same_categories(names: [&str; 2], train: &Dataset, val: &Dataset) -> anyhow::Result<()> {
+    let known = |id: i64| train.categories.iter().find(|c| c.id == id);
+    let mut missing = Vec::new();
+    for category in &val.categories {
+        match known(category.id) {
+            None => missing.push(format!("{} {}", category.id, category.name)),
+            Some(other) if other.name != category.name => {
+                return fail!(
+                    Exit::Data,
+                    "category {} is '{}' in the split '{}' and '{}' in '{}': {} and {} have to agree",
+                    category.id,
+                    other.name,
+                    names[0],
+                    category.name,
+                    names[1],
+                    train.annotation_files[0].display(),
+                    val.annotation_files[0].display()
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    if missing.len() == val.categories.len() {
+        return fail!(Exit::Data, "the splits '{}' and '{}' share no category", names[0], names[1]);
+    }
+    if !missing.is_empty() {
+        tracing::warn!(
+            "the split '{}' has categories that '{}' has not, and that count as missed: {}",
+            names[1],
+            names[0],
+            missing.join(", ")
         );
     }
     Ok(())
@@ -282,5 +321,12 @@ fn in_folder(run: &Path) -> anyhow::Result<Option<Config>> {
 
 fn read_init(weights: &str) -> anyhow::Result<(Contents, PathBuf)> {
     let path = model::resolve(Some(weights)).or_exit(Exit::Weights)?;
-    Ok((Contents::read(&path).or_exit(Exit::Weights)?, path))
+    let contents = Contents::read(&path).or_exit(Exit::Weights)?;
+    if !checkpoint::is_checkpoint(&contents) {
+        return Ok((contents, path));
+    }
+    match checkpoint::read(&path) {
+        Ok((contents, state)) => Ok((checkpoint::model(&contents, &state), path)),
+        Err(damage) => fail!(Exit::Weights, "{damage}"),
+    }
 }

@@ -15,6 +15,7 @@ mod program;
 
 mod codes;
 mod exact;
+mod goes_on;
 mod images;
 mod numbers;
 mod saves;

@@ -137,14 +137,15 @@ fn steps_may_be_passed_over_but_not_too_many_in_a_row() {
     let before = weights();
     assert!(matches!(go_on(&bench, 5, broken(3)).unwrap(), Ended::Done(_)));
     let state = bench.state("run");
-    assert_eq!((state.step, state.skipped), (5, 3));
+    assert_eq!((state.step, state.skipped, state.left_out), (5, 3, 3));
     assert_eq!(weights(), before);
     // The count goes on where the run does.
     let error = go_on(&bench, 9, broken(3)).unwrap_err();
     assert!(error.to_string().contains("at step 6"), "{error}");
     // A good step ends the row.
     go_on(&bench, 6, |_, config| config.train.loss_weights.class = 1.).unwrap();
-    assert_eq!(bench.state("run").skipped, 0);
+    let state = bench.state("run");
+    assert_eq!((state.skipped, state.left_out), (0, 3));
     assert_ne!(weights(), before);
     for bad in ["skip=0", "skip=", "go"] {
         said(&bench.train("other", &["--on-nan", bad]).output().unwrap(), 2);

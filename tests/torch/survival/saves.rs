@@ -22,11 +22,13 @@ fn state(step: usize) -> State {
         seconds: 1.5,
         evaluation_due: false,
         skipped: 0,
+        left_out: 0,
         loss_scale: None,
         config: Config::recipe("tiny", &[]).unwrap(),
         categories: Vec::new(),
         data: "data".into(),
         split: None,
+        val: None,
     }
 }
 

@@ -50,7 +50,7 @@ fn config(rules: Rules) -> Config {
     config
 }
 
-/// Gradients and losses of the batches, and the largest difference to the network that was there before.
+/// Gradients and losses of the batches.
 fn gradients_of(config: &Config, batches: &[Batch]) -> (Tensor, [f64; 4]) {
     tch::manual_seed(1);
     let store = VarStore::new(Device::Cpu);
