@@ -118,6 +118,8 @@ pub fn cross_entropy_mean(logits: &Tensor, target: &Tensor, smoothing: f64) -> T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::{Device, Kind};
+
     use crate::detector::roi::{RoiOutput, Sampled};
     use crate::detector::{tf, torchvision};
 
@@ -147,5 +149,23 @@ mod tests {
                 assert!((found - expected).abs() < 1e-6, "{smoothing}: {found}");
             }
         }
+    }
+
+    #[test]
+    fn no_region_is_a_loss_that_is_not_finite_and_no_panic() {
+        let empty = |columns: i64| Tensor::zeros([0, columns], (Kind::Float, Device::Cpu));
+        let none = Tensor::zeros([0], (Kind::Int64, Device::Cpu));
+        let sampled = Sampled {
+            indices: none.shallow_clone(),
+            boxes: empty(4),
+            targets: empty(4),
+            labels: none.shallow_clone(),
+            positive: none,
+        };
+        let output = RoiOutput { class_logits: empty(3), box_regression: empty(12) };
+        let (classifier, box_reg, count) = torchvision::roi::losses(&output, &[sampled], 0.);
+        // The mean of nothing, as in torch.
+        assert!(classifier.double_value(&[]).is_nan());
+        assert_eq!((box_reg.double_value(&[]), count), (0., 0));
     }
 }
