@@ -272,6 +272,32 @@ fn the_page_and_the_comparison_come_with_their_tables() {
 }
 
 #[test]
+fn what_is_read_is_not_written_over() {
+    let (folder, _) = eval_files("{}", "[]");
+    let files: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let before: Vec<_> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    std::os::unix::fs::symlink(&files[0], folder.path().join("link")).unwrap();
+    let (gt, dt) = (files[0].to_str().unwrap(), files[1].to_str().unwrap());
+    let link = folder.path().join("link");
+    let scored = ["eval", "--annotations", gt, "--predictions", dt];
+    for (flag, path) in [("--html", gt), ("--arrays", dt), ("--html", link.to_str().unwrap())] {
+        assert_refused(&[&scored[..], &[flag, path]].concat(), 2, &[flag, "which is read"]);
+    }
+    let nowhere = folder.path().join("none/page.html");
+    let nowhere = nowhere.to_str().unwrap();
+    assert_refused(&[&scored[..], &["--html", nowhere]].concat(), 5, &[nowhere, "no folder"]);
+    let features = ["features", "--weights", gt, "--input", dt, "--out"];
+    for path in [gt, dt] {
+        assert_refused(&[&features[..], &[path]].concat(), 2, &["--out", "which is read"]);
+    }
+    assert_refused(&["import", "a.safetensors", "--out", "a.txt"], 2, &["model files end in"]);
+    for (file, before) in files.iter().zip(before) {
+        assert_eq!(fs::read(file).unwrap(), before, "{}", file.display());
+    }
+}
+
+#[test]
 fn masks_are_scored_where_they_are_asked_for() {
     let truth = r#"{"images": [{"id": 1, "height": 20, "width": 20}], "categories": [{"id": 1}], "annotations": [
      {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 8], "area": 64, "iscrowd": 0,

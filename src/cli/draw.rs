@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::output;
 use crate::data::image::decode;
 use crate::data::layout::{MINIVAL, TRAINVAL_MINUS_MINIVAL};
 use crate::data::{Dataset, ImageRecord, layout};
@@ -79,6 +80,17 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
         }
         let outlines = outlines(&data, shown)?;
         let folder = args.out.join(split);
+        let over = |image: &&&ImageRecord| {
+            output::is_same(&folder.join(picture_name(&image.file_name)), &image.file)
+        };
+        if let Some(image) = shown.iter().find(over) {
+            return crate::fail!(
+                Exit::Usage,
+                "--out {}: the picture of {} would take the place of the image itself; choose another folder",
+                args.out.display(),
+                image.file.display()
+            );
+        }
         let results: Vec<anyhow::Result<()>> =
             shown.par_iter().map(|image| draw(&data, image, &outlines, &folder)).collect();
         let mut boxes = 0;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::engine::{Engine, InferOn};
-use super::network_file;
+use super::{network_file, output};
 use crate::config::{self, Pooling};
 use crate::data::classify::Preprocessing;
 use crate::data::{image, loader};
@@ -69,8 +69,9 @@ struct Input {
 }
 
 pub(super) fn run<E: Engine>(args: &FeaturesArgs) -> anyhow::Result<Exit> {
-    let engine = E::start(&args.on)?;
     let path = network_file::resolve(&args.weights)?;
+    output::check("--out", &args.out, &[&path, &args.input])?;
+    let engine = E::start(&args.on)?;
     let (contents, about) = network_file::read(&path, args.wiring, args.pooling)?;
     let preparation = Preparation::of(&about);
     let model = engine.features(about, contents, &path).or_exit(Exit::Weights)?;

@@ -21,6 +21,7 @@ mod import;
 mod info;
 mod inputs;
 mod network_file;
+mod output;
 mod process;
 mod report;
 

@@ -52,6 +52,23 @@ fn boxes_and_outlines_are_on_the_picture() {
 }
 
 #[test]
+fn images_are_not_replaced_by_their_pictures() {
+    let set = Set::new();
+    set.png("a.png", (20, 30), 128, [0; 4]);
+    // A split that is called as the folder of the images.
+    set.split(
+        "images",
+        &annotations(&[image(1, "a.png", (20, 30))], &[annotation(1, 1, 1, [2., 2., 9., 9.])]),
+    );
+    let file = set.root().join("images/a.png");
+    let before = std::fs::read(&file).unwrap();
+    let (code, _, stderr) = draw(&set, set.root(), &[]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("choose another folder"), "{stderr}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+#[test]
 fn some_images_only() {
     let set = set();
     let files = |more: &[&str]| {

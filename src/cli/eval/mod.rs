@@ -4,13 +4,13 @@
 mod model;
 
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::json;
 
 use super::engine::Engine;
-use super::{EvalArgs, ScoringArgs, Task, classify};
+use super::{EvalArgs, ScoringArgs, Task, classify, output};
 use crate::eval::analysis::compare::{Bootstrap, compare};
 use crate::eval::analysis::html::{Page, html};
 use crate::eval::analysis::{Options, analyse, report as words};
@@ -74,6 +74,13 @@ fn run_files(args: &EvalArgs) -> anyhow::Result<Exit> {
         );
     };
     let settings = args.scoring.settings()?;
+    let inputs = [Some(annotations), Some(predictions), args.scoring.compare.as_ref()];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    for (flag, path) in [("--arrays", &args.scoring.arrays), ("--html", &args.scoring.html)] {
+        if let Some(path) = path {
+            output::check(flag, path, &inputs)?;
+        }
+    }
     if let Some(threads) = args.on.run_on.threads {
         // Fails where the threads are running already, which only a test does.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();

@@ -29,6 +29,12 @@ pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
             "the truth of {split} is not public, so that there is nothing to score: add --out DIR for the archive that COCO's servers take"
         );
     }
+    if let Some(out) = &args.out {
+        // Before the work of hours, not after it.
+        std::fs::create_dir_all(out)
+            .with_context(|| format!("cannot make the folder {}", out.display()))
+            .or_exit(Exit::Output)?;
+    }
     let engine = E::start(&args.on)?;
     let root = args.data.clone().unwrap_or_else(coco::default_root);
     let dataset = Arc::new(Dataset::open(&root, split).or_exit(Exit::Data)?);
@@ -67,7 +73,6 @@ pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
     if let Some(out) = &args.out {
         let file = out.join("detections.json");
         let failed = || format!("cannot write {}", file.display());
-        std::fs::create_dir_all(out).with_context(failed).or_exit(Exit::Output)?;
         let json = serde_json::to_vec(&run.results).expect("plain structs become JSON");
         whole::write(&file, |file| file.write_all(&json))
             .with_context(failed)
