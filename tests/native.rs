@@ -120,6 +120,22 @@ fn bfloat16_finds_nearly_the_same_where_it_is_asked_for() {
 }
 
 #[test]
+fn instructions_that_are_not_there_are_told() {
+    let program = Alone::new();
+    let talk = |asked: &str| {
+        let mut command = Command::new(program.path("detect"));
+        command.args(["bench", "--backbone", "nasnet-a-1@96", "--image-size", "32"]);
+        command.args(["--runs", "1", "--device", "cpu"]);
+        let output = command.env("DETECT_INSTRUCTIONS", asked).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = talk("sse9");
+    assert!(told.contains("DETECT_INSTRUCTIONS=sse9 is not there") && told.contains("portable"));
+    assert!(!talk("portable").contains("is not there"));
+}
+
+#[test]
 fn the_scenes_score_what_their_card_says() {
     let program = Alone::new();
     let scenes = shipped("models/scenes.safetensors");

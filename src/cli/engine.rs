@@ -7,6 +7,8 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
+use detect_kernel::Instructions;
+
 use crate::engine::{self, Cpu};
 use crate::failure::Exit;
 use crate::network::{ClassifierModel, DetectorModel, FeatureModel};
@@ -205,6 +207,13 @@ impl Engine for Native {
     fn start(on: &InferOn) -> anyhow::Result<Self> {
         // `auto` is the CPU here: where there is a GPU, the other program was chosen.
         let _ = chosen(Some(EngineName::Native), on.run_on.device()?, || false)?;
+        if let Some(asked) = Instructions::not_there() {
+            let there: Vec<_> = Instructions::available().iter().map(|set| set.name()).collect();
+            tracing::warn!(
+                "DETECT_INSTRUCTIONS={asked} is not there; this processor has {}, and the widest is taken",
+                there.join(", ")
+            );
+        }
         let threads = on.run_on.threads();
         let cpu = match on.precision {
             Precision::Float32 => Some(Cpu::float32(threads)),

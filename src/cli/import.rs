@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde_json::json;
 
-use super::ImportArgs;
+use super::{ImportArgs, output};
 use crate::config::Config;
 use crate::failure::{Exit, OrExit as _};
 use crate::weights::import::{self, About, Imported, Layout, Settings};
@@ -14,7 +15,7 @@ use crate::weights::pipeline::PipelineConfig;
 
 pub(super) fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     // What can't be written is said before minutes of reading.
-    check_out(&args.out)?;
+    check_out(&args.out, &args.source)?;
     let mut source = import::open(&args.source).or_exit(Exit::Weights)?;
     let settings = settings(args)?;
     tracing::info!("reading {}: {} tensors", args.source.display(), source.tensors().len());
@@ -27,6 +28,14 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
             args.source.display()
         );
     }
+    if let Some(flag) = without_effect(args, &imported) {
+        return crate::fail!(
+            Exit::Usage,
+            "{flag} does not go with {}, which is {}: leave it out",
+            args.source.display(),
+            imported.layout.title()
+        );
+    }
     imported.contents.write(&args.out).or_exit(Exit::Output)?;
     for note in &imported.notes {
         tracing::warn!("{note}");
@@ -35,7 +44,20 @@ pub(super) fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn check_out(out: &Path) -> anyhow::Result<()> {
+/// The first argument that says something of another kind of file.
+fn without_effect(args: &ImportArgs, imported: &Imported) -> Option<&'static str> {
+    let detector = matches!(imported.about, About::Detector(_));
+    let recipe = imported.layout == Layout::Torchvision;
+    let arguments = [
+        ("--proposals", args.proposals.is_some() && !detector),
+        ("--score", args.score.is_some() && !detector),
+        ("--label-map", args.label_map.is_some() && !detector),
+        ("--config", args.config.is_some() && !recipe),
+    ];
+    arguments.into_iter().find_map(|(flag, idle)| idle.then_some(flag))
+}
+
+fn check_out(out: &Path, source: &Path) -> anyhow::Result<()> {
     if out.extension().is_none_or(|e| e != "safetensors") {
         return crate::fail!(
             Exit::Usage,
@@ -43,19 +65,12 @@ fn check_out(out: &Path) -> anyhow::Result<()> {
             out.display()
         );
     }
-    let folder = match out.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return crate::fail!(Exit::Output, "there is no folder {} to write into", folder.display());
-    }
-    Ok(())
+    output::check("--out", out, &[source])
 }
 
 fn settings(args: &ImportArgs) -> anyhow::Result<Settings> {
-    let categories =
-        args.label_map.as_deref().map(label_map::read).transpose().or_exit(Exit::Weights)?;
+    let categories = args.label_map.as_deref().map(label_map::read).transpose();
+    let categories = categories.context("--label-map").or_exit(Exit::Weights)?;
     let pipeline = match args.layout {
         None | Some(Layout::TfDetector) => beside(&args.source),
         _ => None,

@@ -32,6 +32,12 @@ impl Instructions {
         *named.unwrap_or(all.last().expect("plain loops run everywhere"))
     }
 
+    /// What `DETECT_INSTRUCTIONS` asks for where this program or this processor has nothing of that name.
+    pub fn not_there() -> Option<String> {
+        let asked = std::env::var("DETECT_INSTRUCTIONS").ok().filter(|asked| !asked.is_empty())?;
+        Self::available().iter().all(|set| set.name() != asked).then_some(asked)
+    }
+
     /// Those of this processor whose products read bfloat16, where it has some; `DETECT_INSTRUCTIONS=portable` asks for
     /// plain loops, which are slow.
     pub fn best_bf16() -> Option<Self> {

@@ -36,6 +36,25 @@ fn the_same_network_from_two_formats_is_the_same_model() {
 }
 
 #[test]
+fn what_another_kind_of_file_would_take_is_refused() {
+    let (dir, contents) = state_dict();
+    let weights = dir.path().join("weights.safetensors");
+    contents.write(&weights).unwrap();
+    let out = dir.path().join("model.safetensors");
+    let args = ["import", text(&weights), "--out", text(&out)];
+    for more in [["--proposals", "5"], ["--score", "0.1"], ["--config", "tiny"]] {
+        let output = detect(&[&args[..], &more].concat());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(&format!("{} does not go with", more[0])), "{told}");
+        assert!(!out.exists());
+    }
+    assert_eq!(detect(&args).status.code(), Some(0));
+    let output = detect(&["import", text(&out), "--out", text(&out)]);
+    assert_eq!(output.status.code(), Some(2), "its own source");
+}
+
+#[test]
 fn all_that_does_not_fit_is_listed_and_nothing_is_written() {
     let (dir, mut contents) = state_dict();
     let weights = dir.path().join("weights.safetensors");
