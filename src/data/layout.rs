@@ -16,6 +16,8 @@ pub const MINIVAL: &str = "minival";
 pub const TRAINVAL_MINUS_MINIVAL: &str = "trainval-minus-minival";
 /// COCO's test-dev2017, which has no truth.
 pub const TEST_DEV: &str = "test-dev";
+/// The same by the name of its file.
+pub const TEST_DEV_2017: &str = "test-dev2017";
 
 /// Where the files of one split lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,13 @@ pub fn find(root: &Path, split: &str) -> Result<Layout, DataError> {
 
 /// Whether `split` is test-dev by either of its names.
 pub fn is_test_dev(split: &str) -> bool {
-    split == TEST_DEV || split == "test-dev2017"
+    split == TEST_DEV || split == TEST_DEV_2017
+}
+
+/// Whether `split` is looked for elsewhere than in a file of its own name: a data set of one's own that
+/// has a split called so could not be opened.
+pub fn is_reserved(split: &str) -> bool {
+    split == MINIVAL || split == TRAINVAL_MINUS_MINIVAL || is_test_dev(split)
 }
 
 /// Where the files of `split` would lie, in the form that its annotation file has.

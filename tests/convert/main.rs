@@ -259,3 +259,17 @@ fn a_part_of_the_only_split_becomes_val() {
     convert(source.root(), &["--val", "0.5", "--split", "val"]).refused(2, &["not called val"]);
     convert(source.root(), &["--split", "a/b"]).refused(3, &["the split 'a/b'"]);
 }
+
+#[test]
+fn a_split_that_no_command_could_open_is_not_made() {
+    let source = Source::new();
+    source.picture("a.png");
+    source.file("boxes.csv", "a.png,1,1,20,20,cat\n");
+    for name in ["minival", "trainval-minus-minival", "test-dev", "test-dev2017"] {
+        let words = [&format!("the split '{name}'"), "of COCO", "choose another name"];
+        convert(source.root(), &["--split", name]).refused(3, &words);
+    }
+    let made = convert(source.root(), &["--split", "my-minival"]);
+    let data = detect::data::Dataset::open(&made.out, "my-minival").unwrap();
+    assert_eq!(data.images.len(), 1);
+}

@@ -11,7 +11,7 @@ use super::files::{Files, shown};
 use super::log::Change;
 use super::model::{Category, Source, Split};
 use super::{Format, Options};
-use crate::data::layout::MINIVAL_IDS;
+use crate::data::layout::{self, MINIVAL_IDS};
 use crate::data::raw::unsafe_file_name;
 
 /// The split that is made with `--val`.
@@ -160,6 +160,12 @@ pub(super) fn place(source: &mut Source, files: &Files) -> Result<(), ConvertErr
 fn unsafe_split(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
         return Some("has a name that is no file name");
+    }
+    if layout::is_reserved(name) {
+        return Some(
+            "has the name of a split of COCO that is looked for in other files, so that nothing could open it: \
+             choose another name",
+        );
     }
     let taken =
         ["instances_", "captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_"];
