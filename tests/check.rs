@@ -220,3 +220,34 @@ fn real_sets_have_what_their_descriptions_say() {
     ];
     assert_eq!(data("coco_free"), (0, coco));
 }
+
+/// Elsewhere file names are text.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_whose_name_is_not_utf8_is_reported() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let set = spoiled(|_, _| {});
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join(std::ffi::OsStr::from_bytes(b"n\xff n"));
+    for folder in ["annotations", "images"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+        for entry in std::fs::read_dir(set.root().join(folder)).unwrap().flatten() {
+            std::fs::copy(entry.path(), root.join(folder).join(entry.file_name())).unwrap();
+        }
+    }
+    assert_eq!(findings(&root), (0, vec![]));
+    let report: Value = serde_json::from_slice(&detect(&root, &["--json"]).stdout).unwrap();
+    assert!(report["data"].as_str().unwrap().ends_with("/n\u{fffd} n"), "{report}");
+    let file = report["splits"][0]["annotations_file"].as_str().unwrap();
+    assert!(file.ends_with("/n\u{fffd} n/annotations/t.json"), "{file}");
+    // So are the source and the copy of a repair.
+    let fixed = dir.path().join(std::ffi::OsStr::from_bytes(b"out\xfe"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_detect"));
+    let output = command.arg("check").arg(&root).arg("--fix").arg(&fixed).arg("--json").output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(outcome["source"].as_str().unwrap().ends_with("/n\u{fffd} n"), "{outcome}");
+    assert!(outcome["out"].as_str().unwrap().ends_with("/out\u{fffd}"), "{outcome}");
+    assert_eq!(findings(&fixed), (0, vec![]));
+}

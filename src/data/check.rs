@@ -176,6 +176,7 @@ pub struct Split {
     /// Its name.
     pub name: String,
     /// Its annotation file.
+    #[serde(serialize_with = "crate::data::lossy")]
     pub annotations_file: PathBuf,
     /// Images listed.
     pub images: usize,
@@ -189,6 +190,7 @@ pub struct Split {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The folder.
+    #[serde(serialize_with = "crate::data::lossy")]
     pub data: PathBuf,
     /// Every split with an annotation file.
     pub splits: Vec<Split>,

@@ -273,3 +273,25 @@ fn a_split_that_no_command_could_open_is_not_made() {
     let data = detect::data::Dataset::open(&made.out, "my-minival").unwrap();
     assert_eq!(data.images.len(), 1);
 }
+
+/// Elsewhere file names are text.
+#[cfg(target_os = "linux")]
+#[test]
+fn folders_whose_names_are_not_utf8_are_reported() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let dir = TempDir::new().unwrap();
+    let [source, out] =
+        [&b"in\xff"[..], b"out\xff"].map(|name| dir.path().join(std::ffi::OsStr::from_bytes(name)));
+    let own = Source::new();
+    own.picture("a.png");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::copy(own.root().join("a.png"), source.join("a.png")).unwrap();
+    std::fs::write(source.join("a.xml"), "<annotation></annotation>").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_detect"));
+    let output = command.arg("convert").arg(&source).arg("--out").arg(&out).arg("--json").output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(outcome["source"].as_str().unwrap().ends_with("/in\u{fffd}"), "{outcome}");
+    assert!(outcome["out"].as_str().unwrap().ends_with("/out\u{fffd}"), "{outcome}");
+}

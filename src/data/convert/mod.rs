@@ -106,10 +106,12 @@ pub struct SplitSummary {
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// What was read.
+    #[serde(serialize_with = "crate::data::lossy")]
     pub source: PathBuf,
     /// The form it was in.
     pub format: Format,
     /// The new folder.
+    #[serde(serialize_with = "crate::data::lossy")]
     pub out: PathBuf,
     /// Its splits, by name.
     pub splits: Vec<SplitSummary>,
