@@ -45,6 +45,14 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         (None, Some((_, state, _))) => state.data.clone(),
         (None, None) => coco::default_root(),
     };
+    // Found out now and not with the first checkpoint, after hours.
+    if root.to_str().is_none() {
+        return fail!(
+            Exit::Usage,
+            "the data folder {} is not UTF-8, which a checkpoint cannot keep; rename it",
+            root.display()
+        );
+    }
     let train = Arc::new(Dataset::open(&root, &config.data.train).or_exit(Exit::Data)?);
     let val = match Dataset::open(&root, &config.data.val) {
         Ok(val) => Some(Arc::new(val)),

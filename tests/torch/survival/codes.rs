@@ -33,6 +33,25 @@ fn a_program_that_panics() {
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(9)));
 }
 
+/// Elsewhere file names are text.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_data_folder_that_no_checkpoint_can_name_is_refused_before_training() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut bench = Bench::new(2, 1);
+    let odd = bench.dir.path().join(std::ffi::OsStr::from_bytes(b"n\xff n"));
+    fs::rename(&bench.data, &odd).unwrap();
+    bench.data = odd;
+    let out = bench.run("run");
+    let mut command = program();
+    command.args(["train", "--config", "tiny", "--steps", "1", "--data"]).arg(&bench.data);
+    let output = command.arg("--out").arg(&out).output().unwrap();
+    let told = said(&output, 2);
+    assert!(told.contains("n\u{fffd} n is not UTF-8") && told.contains("rename it"), "{told}");
+    assert!(!told.contains("panicked"), "{told}");
+    assert!(!out.exists(), "nothing was begun");
+}
+
 /// 6, 130 and 143 are in signals.rs, 8 in numbers.rs and pipeline.rs.
 #[test]
 fn every_exit_code() {
