@@ -221,6 +221,40 @@ fn real_sets_have_what_their_descriptions_say() {
     assert_eq!(data("coco_free"), (0, coco));
 }
 
+#[test]
+fn a_split_that_training_refuses_as_empty_is_an_error() {
+    for (key, value, lacks) in [
+        ("images", json!([]), "u.json has no images"),
+        ("categories", json!([]), "u.json has no categories"),
+        ("annotations", Value::Null, "u.json has no key 'annotations'"),
+    ] {
+        let set = spoiled(|s, c| {
+            let mut content = annotations(&[image(5, "a.png", (30, 40))], &[]);
+            content[key] = value;
+            s.split("u", &content);
+            // Two splits with the same file are another finding.
+            c["images"].as_array_mut().unwrap().remove(0);
+            c["annotations"].as_array_mut().unwrap().remove(0);
+        });
+        assert!(detect::data::Dataset::open(set.root(), "u").is_err(), "{key}");
+        let (code, found) = findings(set.root());
+        assert_eq!((code, &found[0]), (3, &json!(["empty_list", "u", 1])), "{key}: {found:?}");
+        let table = String::from_utf8(detect(set.root(), &[]).stdout).unwrap();
+        assert!(table.contains(lacks), "{table}");
+    }
+    // test-dev has no truth, and is opened without.
+    let set = spoiled(|s, _| {
+        let mut content = annotations(&[image(5, "c.png", (30, 40))], &[]);
+        content.as_object_mut().unwrap().remove("annotations");
+        s.file("annotations/image_info_test-dev2017.json", content.to_string());
+        s.png("c.png", (30, 40), 30, [0; 4]);
+        std::fs::create_dir(s.root().join("test2017")).unwrap();
+        let file = s.root().join("images/c.png");
+        std::fs::rename(file, s.root().join("test2017/c.png")).unwrap();
+    });
+    assert_eq!(findings(set.root()), (0, vec![]));
+}
+
 /// Elsewhere file names are text.
 #[cfg(target_os = "linux")]
 #[test]

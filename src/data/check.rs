@@ -35,6 +35,7 @@ pub enum Severity {
 #[expect(missing_docs, reason = "Kind::meaning says it")]
 pub enum Kind {
     UnreadableAnnotations,
+    EmptyList,
     MissingImageFolder,
     BrokenEntry,
     DuplicateImageId,
@@ -66,6 +67,7 @@ impl Kind {
     pub fn severity(self) -> Severity {
         match self {
             Self::UnreadableAnnotations
+            | Self::EmptyList
             | Self::MissingImageFolder
             | Self::BrokenEntry
             | Self::DuplicateImageId
@@ -96,6 +98,7 @@ impl Kind {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::UnreadableAnnotations => "annotation file that can't be read",
+            Self::EmptyList => "lists that must not be empty or missing",
             Self::MissingImageFolder => "image folder missing",
             Self::BrokenEntry => "entries that can't be read",
             Self::DuplicateImageId => "image ids used twice",

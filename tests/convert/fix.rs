@@ -227,6 +227,18 @@ fn cocos_own_layout_and_the_list_of_minival_stay() {
 }
 
 #[test]
+fn categories_and_truth_are_not_made_up() {
+    let content = fixes(json!([["empty_list", 1]]), 3, |_, c| {
+        c.as_object_mut().unwrap().remove("annotations");
+    });
+    assert_eq!(content["images"].as_array().unwrap().len(), 2);
+    fixes(json!([["empty_list", 1], ["background", 2]]), 3, |_, c| {
+        c["categories"] = json!([]);
+        c["annotations"] = json!([]);
+    });
+}
+
+#[test]
 fn what_cannot_be_repaired_at_all_is_refused() {
     let set = spoiled(|s, _| {
         s.file("annotations/broken.json", "{\"images\": [");

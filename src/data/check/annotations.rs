@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::layout::Layout;
+use super::super::layout::{self, Layout};
 use super::super::raw::{RawAnnotation, RawCategory, RawImage, plain_json, unsafe_file_name};
 use super::{Example, Findings, Kind, Split};
 use crate::geometry::Size;
@@ -89,6 +89,17 @@ pub(super) fn check(split: &str, layout: &Layout, findings: &mut Findings) -> Re
             return read;
         }
     };
+    // What `Dataset::open` refuses, in its words.
+    for (what, lacks) in [
+        ("images", lists.images.is_empty()),
+        ("categories", lists.categories.is_empty()),
+        ("key 'annotations'", lists.annotations.is_none() && !layout::is_test_dev(split)),
+    ] {
+        if lacks {
+            let detail = format!("{} has no {what}", layout.annotations.display());
+            findings.add(Kind::EmptyList, split, Example { detail, ..Example::default() });
+        }
+    }
     let mut entries = Entries { split, findings };
     entries.categories(&lists.categories, &mut read);
     let known = entries.images(&lists.images, layout, &mut read);

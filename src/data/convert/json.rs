@@ -198,6 +198,15 @@ fn read_file(
         without_truth: lists.annotations.is_none(),
         ..Split::default()
     };
+    // Of a split without images nothing is made. Truth and categories can't be made up.
+    for (what, lacks) in [
+        ("categories", lists.categories.is_empty()),
+        ("key 'annotations'", split.without_truth && !layout::is_test_dev(name)),
+    ] {
+        if lacks && !lists.images.is_empty() {
+            log.add(Change::EmptyList, Some(name), format!("{} has no {what}", shown(path)));
+        }
+    }
     let mut reader = Reader { name, log };
     reader.categories(&lists.categories, &mut split);
     let places = reader.images(&lists.images, find, &mut split)?;

@@ -71,6 +71,7 @@ changes! {
     Renumbered, Changed, "annotations with a new id: theirs was used twice";
     NamedCategory, Changed, "categories without a name: named by their number";
     SplitRenamed, Changed, "splits renamed";
+    EmptyList, Wrong, "lists that must not be empty or missing";
     DuplicateImageId, Wrong, "image ids that stand for several files";
     DuplicateCategoryId, Wrong, "category ids that stand for several names";
     OtherSize, Wrong, "images of another size than their boxes were made for";
