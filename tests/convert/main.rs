@@ -274,6 +274,33 @@ fn a_split_that_no_command_could_open_is_not_made() {
     assert_eq!(data.images.len(), 1);
 }
 
+#[test]
+fn a_named_file_that_describes_nothing_is_refused() {
+    let source = Source::new();
+    source.picture("a.png");
+    source.file("a.xml", "<annotation></annotation>");
+    source.file("notes.txt", "to do: more images\n");
+    source.file("README.md", "# Mine\n");
+    source.file("other.xml", "<html></html>");
+    source.file("other.json", "{}");
+    for name in ["a.png", "notes.txt", "README.md", "other.xml", "other.json"] {
+        let file = source.root().join(name);
+        convert(&file, &[])
+            .refused(3, &[&format!("{name} is no data set in a form that is known")]);
+    }
+    for form in ["voc", "yolo", "csv", "coco"] {
+        convert(&source.root().join("notes.txt"), &["--from", form]).refused(3, &["notes.txt"]);
+    }
+    assert_eq!(convert(&source.root().join("a.xml"), &[]).images("train")[0][0], "a.png");
+    // The file says what the set is where the folder could be two.
+    source.file("classes.txt", "cat\n");
+    source.file("data.yaml", "names: [dog]\n");
+    for (name, category) in [("classes.txt", "cat"), ("data.yaml", "dog")] {
+        let made = convert(&source.root().join(name), &[]);
+        assert_eq!(made.split("train")["categories"][0]["name"], category);
+    }
+}
+
 /// Elsewhere file names are text.
 #[cfg(target_os = "linux")]
 #[test]

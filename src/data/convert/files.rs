@@ -109,23 +109,28 @@ impl Files {
         Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
     }
 
-    /// The other files with this extension, or the one that was named.
-    pub(super) fn with_extension(&self, extension: &str) -> Vec<&Path> {
-        let fits =
-            |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
-        if let Some(named) = self.named.as_deref().filter(|named| fits(named)) {
-            return vec![named];
-        }
-        self.others.iter().map(PathBuf::as_path).filter(|path| fits(path)).collect()
+    /// What was named as the source: the file, or the folder.
+    pub(super) fn source(&self) -> PathBuf {
+        self.named.as_ref().map_or(self.root.clone(), |named| self.root.join(named))
     }
 
-    /// The other files with one of these names.
+    /// What may describe the set: the file that was named and no other, or all but images.
+    fn describing(&self) -> impl Iterator<Item = &Path> {
+        let others = if self.named.is_some() { &[][..] } else { &self.others[..] };
+        self.named.iter().chain(others).map(PathBuf::as_path)
+    }
+
+    /// Those with this extension that may describe the set.
+    pub(super) fn with_extension(&self, extension: &str) -> Vec<&Path> {
+        let fits =
+            |path: &&Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+        self.describing().filter(fits).collect()
+    }
+
+    /// Those with one of these names that may describe the set.
     pub(super) fn called(&self, names: &[&str]) -> Vec<&Path> {
         let fits = |path: &&Path| path.file_name().is_some_and(|n| names.iter().any(|m| n == *m));
-        if let Some(named) = self.named.as_deref().filter(fits) {
-            return vec![named];
-        }
-        self.others.iter().map(PathBuf::as_path).filter(fits).collect()
+        self.describing().filter(fits).collect()
     }
 
     /// The image that `name`, which stands in a file in the folder `near`, means.

@@ -24,7 +24,7 @@ pub(super) fn format(files: &Files, from: Option<Format>) -> Result<Format, Conv
     {
         found.push((Format::Coco, shown(file)));
     }
-    let path = files.named.as_ref().map_or(files.root.clone(), |named| files.root.join(named));
+    let path = files.source();
     match &found[..] {
         [] => Err(ConvertError::Unknown { path }),
         [(format, _)] => Ok(*format),

@@ -75,7 +75,7 @@ pub(super) fn read(files: &Files, log: &mut Log) -> Result<Set, ConvertError> {
     let Some(path) = names.first() else {
         let problem =
             "classes have no names here: add classes.txt with a name in each line, or data.yaml";
-        return Err(ConvertError::bad(&files.root, None, problem));
+        return Err(ConvertError::bad(files.source(), None, problem));
     };
     Ok(Set { names: name_lines(files, path)?, ..Set::default() })
 }
