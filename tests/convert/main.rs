@@ -301,6 +301,43 @@ fn a_named_file_that_describes_nothing_is_refused() {
     }
 }
 
+#[test]
+fn the_new_folder_is_not_made_in_the_source() {
+    let source = Source::new();
+    source.picture("a.png");
+    source.file("a.xml", "<annotation></annotation>");
+    std::fs::create_dir(source.root().join("empty")).unwrap();
+    let beside = TempDir::new().unwrap();
+    let link = beside.path().join("link");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(source.root(), &link).unwrap();
+    #[cfg(not(unix))]
+    std::fs::create_dir(&link).unwrap();
+    let refused = |from: &Path, out: &Path| {
+        let args = ["convert", from.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let (code, stdout, stderr) = detect(&args);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{}: {stderr}", out.display());
+        assert!(stderr.contains("lies in the source folder"), "{stderr}");
+    };
+    let root = source.root();
+    for out in ["out", "empty", "new/out", "empty/new/out", "./empty/../out"] {
+        refused(root, &root.join(out));
+    }
+    refused(&root.join("a.xml"), &root.join("out"));
+    if cfg!(unix) {
+        refused(root, &link.join("out"));
+        refused(&link, &root.join("out"));
+    }
+    let mut names: Vec<_> =
+        std::fs::read_dir(root).unwrap().flatten().map(|e| e.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a.png", "a.xml", "empty"]);
+    // A name that only begins like the source's lies beside it.
+    let sibling = format!("{}-coco", root.display());
+    assert_eq!(detect(&["convert", root.to_str().unwrap(), "--out", &sibling]).0, 0);
+    std::fs::remove_dir_all(sibling).unwrap();
+}
+
 /// Elsewhere file names are text.
 #[cfg(target_os = "linux")]
 #[test]

@@ -138,6 +138,7 @@ pub fn convert(
 ) -> Result<Outcome, ConvertError> {
     write::refuse_used(out)?;
     let files = Files::of(source)?;
+    write::refuse_inside(out, &files.root)?;
     let format = recognise::format(&files, options.from)?;
     let mut read = match format {
         Format::Voc => voc::read(&files, options)?,

@@ -27,6 +27,25 @@ pub(super) fn refuse_used(out: &Path) -> Result<(), ConvertError> {
     }
 }
 
+/// An error if `out` is or would lie in the folder `source`: what is made would be read as a part of the
+/// source from then on, with each image twice.
+pub(super) fn refuse_inside(out: &Path, source: &Path) -> Result<(), ConvertError> {
+    // Of `out` only some folders above may exist.
+    let (Ok(source), Ok(absolute)) = (fs::canonicalize(source), std::path::absolute(out)) else {
+        return Ok(());
+    };
+    let above = absolute.ancestors().find_map(|folder| fs::canonicalize(folder).ok());
+    if above.is_some_and(|folder| folder.starts_with(&source)) {
+        let message = format!(
+            "{} lies in the source folder {}, which could not be read again with it: name a folder outside",
+            out.display(),
+            source.display()
+        );
+        return Err(ConvertError::Usage { message });
+    }
+    Ok(())
+}
+
 /// Writes annotations and images to `out`.
 pub(super) fn folder(
     out: &Path,
