@@ -38,8 +38,8 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
     /// Make this part of the images the split val, where the source has one split
-    #[arg(long, value_name = "FRACTION", value_parser = super::fraction)]
-    pub val: Option<f32>,
+    #[arg(long, value_name = "FRACTION", value_parser = part)]
+    pub val: Option<f64>,
     /// Which images --val takes
     #[arg(long, value_name = "N", default_value_t = 1, requires = "val")]
     pub seed: u64,
@@ -61,7 +61,7 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<Exit> {
     let options = Options {
         from: args.from,
         split: args.split.clone(),
-        val: args.val.map(f64::from),
+        val: args.val,
         seed: args.seed,
         origin: args.origin,
         difficult: args.difficult,
@@ -77,6 +77,12 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<Exit> {
     }
     print(&outcome, args.json)?;
     Ok(if outcome.log.has(Fate::Failed) { Exit::SomeInputsFailed } else { Exit::Done })
+}
+
+/// A fraction in f64: from f32 it would come with other digits than the user wrote, and be told so.
+fn part(text: &str) -> Result<f64, String> {
+    super::fraction(text)?;
+    text.parse().map_err(|_| format!("'{text}' is not a number"))
 }
 
 /// `detect check DIR --fix OUT`

@@ -258,6 +258,8 @@ fn a_part_of_the_only_split_becomes_val() {
     convert(source.root(), &["--val", "1"]).refused(2, &["without images"]);
     convert(source.root(), &["--val", "0.5", "--split", "val"]).refused(2, &["not called val"]);
     convert(source.root(), &["--split", "a/b"]).refused(3, &["the split 'a/b'"]);
+    // As it was written.
+    convert(source.root(), &["--val", "0.01"]).refused(2, &["--val 0.01 leaves"]);
 }
 
 #[test]
