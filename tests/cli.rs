@@ -409,3 +409,14 @@ fn detect_does_not_need_libtorch() {
         }
     }
 }
+
+#[test]
+fn a_bad_picture_on_standard_input_is_called_by_that_name() {
+    // The command's standard input is empty.
+    let said = detect(&["-"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("standard input is empty (0 bytes)"), "{}", said.stderr);
+    // Not by that of a copy in some folder.
+    let line = said.stderr.lines().find(|line| line.contains("standard input")).unwrap();
+    assert!(!line.contains('/'), "{line}");
+}

@@ -111,7 +111,7 @@ fn read(file: &Path) -> anyhow::Result<Rgb> {
             .context("cannot read standard input")?;
         let mut copy = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
         copy.write_all(&bytes).context("cannot write a temporary file")?;
-        image::decode(copy.path()).context("standard input")?
+        image::decode(copy.path()).map_err(|error| error.about(Path::new("standard input")))?
     } else {
         image::decode(file)?
     };

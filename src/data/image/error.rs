@@ -89,6 +89,24 @@ pub enum ImageError {
     },
 }
 
+impl ImageError {
+    /// The same about `name`: the file that was read is a copy that the user does not know.
+    #[must_use]
+    pub fn about(mut self, name: &Path) -> Self {
+        let (Self::Read { path, .. }
+        | Self::Folder { path }
+        | Self::NotAFile { path }
+        | Self::Empty { path }
+        | Self::NotAnImage { path, .. }
+        | Self::NotSupported { path, .. }
+        | Self::TooLarge { path, .. }
+        | Self::Damaged { path, .. }
+        | Self::Decoder { path, .. }) = &mut self;
+        name.clone_into(path);
+        self
+    }
+}
+
 /// An [`ImageError`] before it knows its file.
 #[derive(Debug)]
 pub(super) enum Fail {
