@@ -47,7 +47,10 @@ pub enum DataError {
     Duplicate { path: PathBuf, what: &'static str, ids: String },
     #[error("{}: annotations name {what} that the file does not list: {ids}", path.display())]
     Unknown { path: PathBuf, what: &'static str, ids: String },
-    #[error("{}: the box of annotation {id} (image {image_id}) is {bbox:?}: {problem}", path.display())]
+    #[error(
+        "{}: the box of annotation {id} (image {image_id}){}: {problem}",
+        path.display(), bbox.map_or(String::new(), |bbox| format!(" is {bbox:?}"))
+    )]
     BadBox { path: PathBuf, id: i64, image_id: i64, bbox: Option<[f64; 4]>, problem: &'static str },
     #[error("{}: file_name {file_name:?} of image {id} {problem}", path.display())]
     BadFileName { path: PathBuf, id: i64, file_name: String, problem: &'static str },
