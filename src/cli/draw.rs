@@ -55,7 +55,12 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
     let (mut failed, mut rows) = (0, Vec::new());
     for split in &splits {
         let data = Dataset::open(&args.data, split)
-            .context("`detect check DIR` lists all mistakes, `--fix` repairs what it can")
+            .map_err(|error| {
+                let error = anyhow::Error::new(error);
+                anyhow::anyhow!(
+                    "{error:#}\n`detect check DIR` lists all mistakes, `--fix` repairs what it can"
+                )
+            })
             .or_exit(Exit::Data)?;
         let wanted: Vec<&ImageRecord> = data
             .images
