@@ -46,6 +46,22 @@ fn cocos_own_layout_and_paths_of_other_machines() {
 }
 
 #[test]
+fn files_named_after_cocos_own_splits_are_refused() {
+    let source = Source::new();
+    source.picture("a.png");
+    for name in ["minival", "trainval-minus-minival", "test-dev", "test-dev2017"] {
+        let file = format!("instances_{name}.json");
+        source.file(&file, &set(1, "a.png").to_string());
+        let words = [&format!("the split '{name}'"), "of COCO", "choose another name"];
+        convert(source.root(), &[]).refused(3, &words);
+        std::fs::remove_file(source.root().join(file)).unwrap();
+    }
+    source.file("all.json", &set(1, "a.png").to_string());
+    let made = convert(source.root(), &["--split", "my-minival"]);
+    assert_eq!(detect::data::Dataset::open(&made.out, "my-minival").unwrap().images.len(), 1);
+}
+
+#[test]
 fn names_that_could_be_two_files_and_files_that_are_none_end_it() {
     let source = Source::new();
     source.picture("x/a.png");
