@@ -79,6 +79,22 @@ fn it_finds_in_the_samples_what_they_show() {
 }
 
 #[test]
+fn pictures_are_named_in_json_and_are_no_inputs_of_the_next_call() {
+    let (program, folder) = (Alone::new(), tempfile::tempdir().unwrap());
+    std::fs::copy(shipped("samples/sample_0001.jpg"), folder.path().join("a.jpg")).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let args = [path, "--weights", &shipped("models/scenes.safetensors")];
+    assert!(program.json(&args)[0].get("picture").is_none());
+    for _ in 0..2 {
+        let found = program.json(&[&args[..], &["--out", path]].concat());
+        assert_eq!(found.as_array().unwrap().len(), 1);
+        let picture = found[0]["picture"].as_str().unwrap();
+        assert_eq!(Path::new(picture), folder.path().join("a.detections.jpg"));
+        assert!(Path::new(picture).is_file());
+    }
+}
+
+#[test]
 fn bfloat16_finds_nearly_the_same_where_it_is_asked_for() {
     let program = Alone::new();
     let (scenes, image) =

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::engine::{Engine, InferOn};
 use super::fraction;
-use super::inputs::{Inputs, STDIN};
+use super::inputs::{Inputs, PICTURE, STDIN};
 use crate::data::image::Rgb;
 use crate::data::{Category, loader};
 use crate::draw::{self, Labelled};
@@ -113,7 +113,7 @@ impl Output<'_> {
             None => None,
         };
         if self.args.json {
-            self.json.push(self.to_json(file, image, found));
+            self.json.push(self.to_json(file, image, found, picture.as_deref()));
             return Ok(());
         }
         let text = self.table(file, image, found, picture.as_deref());
@@ -121,7 +121,13 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn to_json(&self, file: &Path, image: &Rgb, found: &[Detection]) -> Value {
+    fn to_json(
+        &self,
+        file: &Path,
+        image: &Rgb,
+        found: &[Detection],
+        picture: Option<&Path>,
+    ) -> Value {
         let detection = |d: &Detection| {
             let category = &self.categories[d.label.0];
             json!({
@@ -131,12 +137,16 @@ impl Output<'_> {
                 "score": d.score,
             })
         };
-        json!({
+        let mut value = json!({
             "file": file.to_string_lossy(),
             "width": image.size.width,
             "height": image.size.height,
             "detections": found.iter().map(detection).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(picture) = picture {
+            value["picture"] = json!(picture.to_string_lossy());
+        }
+        value
     }
 
     fn table(
@@ -194,7 +204,7 @@ impl Output<'_> {
         Ok(path)
     }
 
-    /// `STEM.detections.jpg`, which no input is called, so that none is overwritten; a second input of
+    /// The stem with [`PICTURE`], which no image of a folder ends with, so that none is overwritten; a second input of
     /// the same name gets a number.
     fn free_name(&mut self, out: &Path, file: &Path) -> PathBuf {
         let stem = match file.file_stem() {
@@ -203,7 +213,7 @@ impl Output<'_> {
         };
         let numbers = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
         numbers
-            .map(|number| out.join(format!("{stem}{number}.detections.jpg")))
+            .map(|number| out.join(format!("{stem}{number}{PICTURE}")))
             .find(|path| self.taken.insert(path.clone()))
             .expect("there are numbers enough")
     }

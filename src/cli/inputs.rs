@@ -11,6 +11,10 @@ use anyhow::Context as _;
 /// The name that stands for standard input.
 pub(super) const STDIN: &str = "-";
 
+/// How the pictures end that `--out` is given. In a folder they are no images to look at: there may be those of an
+/// earlier call.
+pub(super) const PICTURE: &str = ".detections.jpg";
+
 /// Images that are decoded a batch at a time. One that fails is named on stderr and counted.
 pub(super) struct Inputs {
     files: std::vec::IntoIter<PathBuf>,
@@ -81,14 +85,22 @@ fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) && !path.is_dir()
     };
-    let mut found = Vec::new();
+    let is_picture = |path: &Path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(PICTURE))
+    };
+    let (mut found, mut pictures) = (Vec::new(), 0);
     for entry in std::fs::read_dir(input).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if is_image(&path) {
+        if is_picture(&path) {
+            pictures += 1;
+        } else if is_image(&path) {
             found.push(path);
         }
     }
     found.sort();
+    if pictures > 0 {
+        tracing::info!("{}: {pictures} pictures *{PICTURE} are left out", input.display());
+    }
     if found.is_empty() {
         return Err(format!(
             "the folder {} holds no images ({})",
