@@ -8,7 +8,9 @@
 
 use std::sync::Arc;
 
-use detect_kernel::{Aligned, Fold, Grid, Operation, Out, Packed, Reading, Segment, Step, View};
+use detect_kernel::{
+    Aligned, Fold, Grid, OUTS, Operation, Out, Packed, Reading, Segment, Step, View,
+};
 use rayon::prelude::*;
 
 use super::map::Map;
@@ -197,20 +199,25 @@ impl Builder {
         let (views, floats) = self.lay_out(&used);
         let mut waves: Vec<Vec<Step>> = vec![Vec::new(); last_wave + 1];
         for (i, (node, &wave)) in nodes.iter().zip(&wave_of).enumerate() {
-            let outs = buffers.iter().zip(&views).filter_map(|(buffer, view)| {
-                let place = buffer.leaves.iter().position(|&leaf| leaf == Leaf(i))?;
-                let offset = self.padded(&buffer.leaves[..place]);
-                let view = View { start: view.start + offset, ..*view };
-                let Wanted { relu, margin, .. } = *buffer;
-                Some(Out { view, relu, margin, around: leaves[i].padded })
-            });
-            waves[wave].push(Step {
+            let mut outs = Vec::new();
+            for (buffer, view) in buffers.iter().zip(&views) {
+                // A value may hold the same leaf twice.
+                let places = (0..buffer.leaves.len()).filter(|&at| buffer.leaves[at] == Leaf(i));
+                outs.extend(places.map(|place| {
+                    let offset = self.padded(&buffer.leaves[..place]);
+                    let view = View { start: view.start + offset, ..*view };
+                    let Wanted { relu, margin, .. } = *buffer;
+                    Out { view, relu, margin, around: leaves[i].padded }
+                }));
+            }
+            // What more buffers want than a step has places for is computed again; what none wants, never.
+            waves[wave].extend(outs.chunks(OUTS).map(|outs| Step {
                 operation: self.operation(node, leaves[i].grid, &views),
                 grid: leaves[i].grid,
                 channels: leaves[i].padded,
                 residual: node.residual.map(|b| views[b.0]),
-                outs: outs.collect(),
-            });
+                outs: outs.to_vec(),
+            }));
         }
         let kept = buffers.iter().zip(&views).filter(|(buffer, _)| buffer.kept);
         let kept = kept.map(|(buffer, &view)| Kept {

@@ -36,5 +36,5 @@ pub use self::aligned::Aligned;
 pub use self::instructions::Instructions;
 pub use self::packed::{Packed, Packing, Reading, Segment};
 pub use self::product::multiply;
-pub use self::step::{Fold, Grid, Operation, Out, Step, View};
+pub use self::step::{Fold, Grid, OUTS, Operation, Out, Step, View};
 pub use self::team::{Memory, run};

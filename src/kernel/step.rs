@@ -193,8 +193,8 @@ pub(crate) const TILE: usize = 128;
 const FEW: usize = 72;
 /// Floats of weights that do not: each tile reads all of them, so that it should have many pixels.
 const MANY_WEIGHTS: usize = 1 << 18;
-/// The most places for results.
-pub(crate) const OUTS: usize = 6;
+/// The most places of a step for results.
+pub const OUTS: usize = 6;
 
 impl Step {
     /// The pixels of which thread `thread` of `threads` is to begin with. Threads keep to their part of a map, step after

@@ -164,9 +164,13 @@ concat = ["s2", "s0", "s5", "s6", "s7", "s8", "s9"]
 "#;
 
 fn own(name: &str, stem_filters: usize) -> Backbone {
+    own_cells(name, stem_filters, CELLS)
+}
+
+fn own_cells(name: &str, stem_filters: usize, cells: &str) -> Backbone {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cells.toml");
-    std::fs::write(&path, format!("name = \"{name}\"\nstem_filters = {stem_filters}\n{CELLS}"))
+    std::fs::write(&path, format!("name = \"{name}\"\nstem_filters = {stem_filters}\n{cells}"))
         .unwrap();
     let OwnBackbone { name, cells, stem_filters, wiring } = OwnBackbone::read(&path).unwrap();
     let section = nasnet_a("nasnet-a-1@96", 8);
@@ -178,6 +182,30 @@ fn own_cells_with_every_operation_have_the_same_maps() {
     check_maps(own("nasnet-own-2@320", 9), &[[97, 65], [64, 96], [16, 33]]);
     check_maps(own("nasnet-own-1@200-cifar", 7), &[[29, 32], [16, 17]]);
     check_maps(own("nasnet-own-1@320-strided", 8), &[[97, 65], [64, 33]]);
+}
+
+#[test]
+fn cells_with_values_that_nobody_wants_or_many_do_have_the_same_maps() {
+    // A second input that nothing reads; one leaf twice in a value; one leaf in more values than a step has places.
+    let unread = ("\"sep3(h) + id(h)\"", "\"s0\"", "\"sep3(h) + max3(h)\"", "\"s0\"");
+    let twice = (
+        "\"id(h) ++ id(h)\", \"sep3(s0) + sep5(p)\"",
+        "\"s0\", \"s1\"",
+        "\"sep3(h) + max3(p)\"",
+        "\"s0\"",
+    );
+    let many = (
+        "\"id(h) ++ sep3(p)\", \"id(h) ++ sep3(s0)\", \"id(h) ++ sep3(s1)\", \"id(h) ++ sep3(s2)\"",
+        "\"s0\", \"s1\", \"s2\", \"s3\"",
+        "\"sep3(h) + max3(p)\"",
+        "\"s0\"",
+    );
+    for (normal, normal_concat, reduction, reduction_concat) in [unread, twice, many] {
+        let cells = format!(
+            "[normal]\nrows = [{normal}]\nconcat = [{normal_concat}]\n[reduction]\nrows = [{reduction}]\nconcat = [{reduction_concat}]\n"
+        );
+        check_maps(own_cells("nasnet-own-1@192", 8, &cells), &[[65, 40]]);
+    }
 }
 
 /// A detector's file with random weights whose maps, scores and boxes have an ordinary size.
