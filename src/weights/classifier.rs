@@ -110,6 +110,7 @@ impl ClassifierInfo {
         if !(norm_eps.is_finite() && norm_eps > 0.) {
             return Err(format!("backbone.norm_eps is {norm_eps}; it must be positive"));
         }
+        self.backbone.check().map_err(|e| e.to_string())?;
         self.preprocessing.check()?;
         let size = self.preprocessing.image_size;
         if size.height.min(size.width) < FEWEST_PIXELS_A_SIDE {
@@ -198,6 +199,10 @@ mod tests {
         for (message, words) in [
             (changed(&|i| i.backbone.stem_filters = 0), "stem_filters is 0"),
             (changed(&|i| i.backbone.norm_eps = -1.), "norm_eps is -1"),
+            (
+                changed(&|i| i.backbone.name = "nasnet-own-4@768".parse().unwrap()),
+                "cells are missing",
+            ),
             (changed(&|i| i.preprocessing.image_size.height = 1), "image_size is 1x331"),
             (changed(&|i| i.preprocessing.std[0] = 0.), "std"),
             (changed(&|i| i.classes.names.clear()), "no class names"),

@@ -49,6 +49,11 @@ fn what_another_kind_of_file_would_take_is_refused() {
         assert!(told.contains(&format!("{} does not go with", more[0])), "{told}");
         assert!(!out.exists());
     }
+    // A size that no network can be fed with.
+    let output = detect(&[&args[..], &["--image-size", "2"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(told.contains("at least 3 pixels") && !out.exists(), "{told}");
     assert_eq!(detect(&args).status.code(), Some(0));
     let output = detect(&["import", text(&out), "--out", text(&out)]);
     assert_eq!(output.status.code(), Some(2), "its own source");

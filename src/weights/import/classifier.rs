@@ -29,18 +29,20 @@ fn classifier(
     published: Preprocessing,
     settings: &Settings,
     origin: &str,
-) -> About {
+    path: &Path,
+) -> Result<About, WeightsError> {
     let preprocessing = match settings.image_size {
         Some(to) => published.at(to.size()),
         None => published,
     };
     let classes = class_names(classes, backbone.name.form);
-    About::Classifier(Box::new(ClassifierInfo {
-        backbone,
-        preprocessing,
-        classes,
-        origin: origin.into(),
-    }))
+    let info = ClassifierInfo { backbone, preprocessing, classes, origin: origin.into() };
+    // What the model file says must be what its readers take.
+    info.check().map_err(|reason| WeightsError::NotAModel {
+        path: path.into(),
+        reason: format!("would make a classifier that nothing can run: {reason}"),
+    })?;
+    Ok(About::Classifier(Box::new(info)))
 }
 
 pub(super) fn from_timm(
@@ -76,7 +78,7 @@ pub(super) fn from_timm(
         name => Preprocessing::plain(Size::new(published_size(name), published_size(name))),
     };
     let origin = if by_timm { "timm" } else { "PyTorch state dict" };
-    Ok((contents, classifier(backbone, classes, preprocessing, settings, origin)))
+    Ok((contents, classifier(backbone, classes, preprocessing, settings, origin, path)?))
 }
 
 pub(super) fn from_tf_slim(
@@ -100,7 +102,10 @@ pub(super) fn from_tf_slim(
         Form::Cifar => Preprocessing::plain(Size::new(side, side)),
         Form::ImageNet | Form::Strided => Preprocessing::tf_slim(side),
     };
-    Ok((contents, classifier(backbone, classes, preprocessing, settings, "TF-slim checkpoint")))
+    Ok((
+        contents,
+        classifier(backbone, classes, preprocessing, settings, "TF-slim checkpoint", path)?,
+    ))
 }
 
 pub(super) fn from_keras(
@@ -118,6 +123,6 @@ pub(super) fn from_keras(
     let preprocessing = Preprocessing::plain(Size::new(side, side));
     Ok((
         contents,
-        classifier(backbone, found.classes, preprocessing, settings, "Keras weight file"),
+        classifier(backbone, found.classes, preprocessing, settings, "Keras weight file", path)?,
     ))
 }
