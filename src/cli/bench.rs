@@ -29,7 +29,7 @@ use crate::weights::{ClassifierInfo, classifier, random};
 /// The network that is timed where none is named.
 const DEFAULT_BACKBONE: &str = "nasnet-a-4@1056";
 /// Runs before those that count: memory is taken, caches and predictors are filled.
-const WARM_UP: u16 = 3;
+const WARM_UP: u32 = 3;
 /// The image of a detector where none is given: a photograph's proportions.
 const PHOTOGRAPH: Size = Size { height: 480, width: 640 };
 
@@ -287,7 +287,7 @@ fn measure<E: Engine>(
 /// Times of the runs that count, sorted.
 fn timed<T>(args: &BenchArgs, body: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<Vec<f64>> {
     let mut times = Vec::new();
-    for run in 0..WARM_UP + args.runs {
+    for run in 0..WARM_UP + u32::from(args.runs) {
         let start = Instant::now();
         let result = body()?;
         if run >= WARM_UP {

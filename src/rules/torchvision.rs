@@ -45,7 +45,9 @@ pub fn detections(
     let mut found = Vec::new();
     for (i, &score) in scores.iter().enumerate() {
         let class = i % (classes + 1);
-        if class == 0 || f64::from(score) <= settings.score_floor {
+        // A score that is no number is above nothing.
+        let above = f64::from(score) > settings.score_floor;
+        if class == 0 || !above {
             continue;
         }
         let bbox = decoded(i).clipped(size);
@@ -59,4 +61,20 @@ pub fn detections(
     let mut kept = batched_nms(&boxes, &scores, &groups, settings.nms_iou);
     kept.truncate(settings.max_detections);
     kept.into_iter().map(|i| found[i]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_score_that_is_no_number_is_no_detection() {
+        let settings = Config::recipe("peer_c4", &[]).unwrap().roi;
+        // Background and one class, of three regions; torchvision keeps `scores > threshold`.
+        let scores = [0.1, 0.9, f32::NAN, f32::NAN, 0.96, 0.04];
+        let bbox = |i: usize| Box2::new(10. * i as f32, 5., 10. * i as f32 + 8., 20.);
+        let found = detections(&scores, 1, bbox, Size::new(100, 100), &settings);
+        assert_eq!(found.iter().map(|d| d.score).collect::<Vec<_>>(), [0.9]);
+    }
 }
