@@ -17,7 +17,7 @@ pub(super) fn check(flag: &str, path: &Path, inputs: &[&Path]) -> anyhow::Result
     if !folder.is_dir() {
         return crate::fail!(
             Exit::Output,
-            "{flag} {}: there is no folder {} to write into",
+            "{flag}: cannot write {}, since there is no folder {}",
             path.display(),
             folder.display()
         );

@@ -287,10 +287,7 @@ impl Trainer {
                 - train.batches_before(self.state.step, images);
             let batches =
                 loader.by_ref().take(share.of(batches)).collect::<Result<Vec<Batch>, _>>();
-            let batches = match batches {
-                Ok(batches) => batches,
-                Err(error) => return Err(self.unreadable(error)),
-            };
+            let batches = batches.map_err(|error| self.unreadable(error))?;
             let waited = waiting.elapsed().as_secs_f64();
             profile::lap(Part::Data);
             let started = Instant::now();
