@@ -10,7 +10,6 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::output;
 use crate::data::image::decode;
 use crate::data::layout::{MINIVAL, TRAINVAL_MINUS_MINIVAL};
 use crate::data::{Dataset, ImageRecord, layout};
@@ -51,18 +50,62 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
         // Says what a data set looks like.
         Dataset::open(&args.data, "train").or_exit(Exit::Data)?;
     }
-    let mut asked: HashSet<&str> = args.image.iter().map(String::as_str).collect();
+    let sets =
+        splits.iter().map(|split| open(&args.data, split)).collect::<anyhow::Result<Vec<_>>>()?;
+    let parts = choose(args, &sets)?;
+    keep_images(&args.out, &parts)?;
     let (mut failed, mut rows) = (0, Vec::new());
-    for split in &splits {
-        let data = Dataset::open(&args.data, split)
-            .map_err(|error| {
-                let error = anyhow::Error::new(error);
-                anyhow::anyhow!(
-                    "{error:#}\n`detect check DIR` lists all mistakes, `--fix` repairs what it can"
-                )
-            })
-            .or_exit(Exit::Data)?;
-        let wanted: Vec<&ImageRecord> = data
+    for Part { data, shown, folder } in &parts {
+        let outlines = outlines(data, shown)?;
+        let results: Vec<anyhow::Result<()>> =
+            shown.par_iter().map(|image| draw(data, image, &outlines, folder)).collect();
+        let mut boxes = 0;
+        for (image, result) in shown.iter().zip(results) {
+            match result {
+                Ok(()) => boxes += image.annotations.len(),
+                // A full disk ends it all, a bad image only itself.
+                Err(error) if Exit::of(&error) == Exit::Output => return Err(error),
+                Err(error) => {
+                    failed += 1;
+                    tracing::warn!("{error:#}");
+                }
+            }
+        }
+        if !shown.is_empty() {
+            rows.push((&data.split, shown.len(), boxes, folder));
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    for (split, images, boxes, folder) in rows {
+        writeln!(out, "{split}: {images} images with {boxes} boxes in {}", folder.display())?;
+    }
+    Ok(if failed == 0 { Exit::Done } else { Exit::SomeInputsFailed })
+}
+
+fn open(root: &Path, split: &str) -> anyhow::Result<Dataset> {
+    Dataset::open(root, split)
+        .map_err(|error| {
+            let error = anyhow::Error::new(error);
+            anyhow::anyhow!(
+                "{error:#}\n`detect check DIR` lists all mistakes, `--fix` repairs what it can"
+            )
+        })
+        .or_exit(Exit::Data)
+}
+
+/// What is drawn of a split, and where.
+struct Part<'a> {
+    data: &'a Dataset,
+    shown: Vec<&'a ImageRecord>,
+    folder: PathBuf,
+}
+
+/// The images that are asked for.
+fn choose<'a>(args: &DrawArgs, sets: &'a [Dataset]) -> anyhow::Result<Vec<Part<'a>>> {
+    let mut asked: HashSet<&str> = args.image.iter().map(String::as_str).collect();
+    let mut parts = Vec::new();
+    for data in sets {
+        let mut shown: Vec<&ImageRecord> = data
             .images
             .iter()
             .filter(|image| {
@@ -78,43 +121,15 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
                 hit.is_some() || args.image.is_empty()
             })
             .collect();
-        let shown = &wanted[..wanted.len().min(args.limit)];
-        if shown.len() < wanted.len() {
-            let all = wanted.len();
-            tracing::info!("{split}: {} of {all} images are drawn (--limit)", shown.len());
+        let all = shown.len();
+        shown.truncate(args.limit);
+        if shown.len() < all {
+            tracing::info!("{}: {} of {all} images are drawn (--limit)", data.split, shown.len());
         }
-        let outlines = outlines(&data, shown)?;
-        let folder = args.out.join(split);
-        let over = |image: &&&ImageRecord| {
-            output::is_same(&folder.join(picture_name(&image.file_name)), &image.file)
-        };
-        if let Some(image) = shown.iter().find(over) {
-            return crate::fail!(
-                Exit::Usage,
-                "--out {}: the picture of {} would take the place of the image itself; choose another folder",
-                args.out.display(),
-                image.file.display()
-            );
-        }
-        let results: Vec<anyhow::Result<()>> =
-            shown.par_iter().map(|image| draw(&data, image, &outlines, &folder)).collect();
-        let mut boxes = 0;
-        for (image, result) in shown.iter().zip(results) {
-            match result {
-                Ok(()) => boxes += image.annotations.len(),
-                // A full disk ends it all, a bad image only itself.
-                Err(error) if Exit::of(&error) == Exit::Output => return Err(error),
-                Err(error) => {
-                    failed += 1;
-                    tracing::warn!("{error:#}");
-                }
-            }
-        }
-        if !shown.is_empty() {
-            rows.push((split, shown.len(), boxes, folder));
-        }
+        parts.push(Part { data, shown, folder: args.out.join(&data.split) });
     }
     if let Some(image) = args.image.iter().find(|image| asked.contains(image.as_str())) {
+        let splits: Vec<&str> = sets.iter().map(|data| data.split.as_str()).collect();
         return crate::fail!(
             Exit::Usage,
             "no image '{image}' in {} ({}): --image takes an id or a file name of the annotations",
@@ -122,11 +137,32 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
             splits.join(", ")
         );
     }
-    let mut out = std::io::stdout().lock();
-    for (split, images, boxes, folder) in rows {
-        writeln!(out, "{split}: {images} images with {boxes} boxes in {}", folder.display())?;
+    Ok(parts)
+}
+
+/// Refuses pictures that would take the place of images of the set. All splits are looked at before the
+/// first picture is drawn, so that nothing is written then.
+fn keep_images(out: &Path, parts: &[Part<'_>]) -> anyhow::Result<()> {
+    // What lies where pictures go: mostly nothing, or pictures of an earlier call.
+    let mut there = HashSet::new();
+    for Part { shown, folder, .. } in parts {
+        let paths = shown.iter().map(|image| folder.join(picture_name(&image.file_name)));
+        there.extend(paths.filter_map(|path| path.canonicalize().ok()));
     }
-    Ok(if failed == 0 { Exit::Done } else { Exit::SomeInputsFailed })
+    if there.is_empty() {
+        return Ok(());
+    }
+    let over =
+        |image: &&ImageRecord| image.file.canonicalize().is_ok_and(|file| there.contains(&file));
+    let Some(image) = parts.iter().flat_map(|part| &part.data.images).find(over) else {
+        return Ok(());
+    };
+    crate::fail!(
+        Exit::Usage,
+        "--out {}: a picture would take the place of {}, an image of the data set; choose another folder",
+        out.display(),
+        image.file.display()
+    )
 }
 
 /// Polygons of annotations, by id. Masks of other forms have none.

@@ -37,7 +37,7 @@ pub(super) fn check(flag: &str, path: &Path, inputs: &[&Path]) -> anyhow::Result
 }
 
 /// Whether two names mean the same file, which is there.
-pub(super) fn is_same(a: &Path, b: &Path) -> bool {
+fn is_same(a: &Path, b: &Path) -> bool {
     let [a, b] = [a, b].map(|path| path.canonicalize().ok());
     a.is_some() && a == b
 }

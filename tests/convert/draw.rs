@@ -69,6 +69,39 @@ fn images_are_not_replaced_by_their_pictures() {
 }
 
 #[test]
+fn nothing_is_drawn_where_a_later_split_would_lose_its_images() {
+    let set = Set::new();
+    for name in ["a.png", "b.bmp.jpg"] {
+        set.png(name, (20, 30), 128, [0; 4]);
+    }
+    let of = |id, name| annotations(&[image(id, name, (20, 30))], &[]);
+    // By name `early` comes first, and its own pictures would harm nothing.
+    set.split("early", &of(1, "a.png"));
+    set.split("images", &of(1, "a.png"));
+    let files = |folder: &str| std::fs::read_dir(set.root().join(folder)).unwrap().count();
+    let before = (files("."), std::fs::read(set.root().join("images/a.png")).unwrap());
+    let (code, stdout, stderr) = draw(&set, set.root(), &[]);
+    assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+    assert!(stderr.contains("images/a.png"), "{stderr}");
+    // By another name of the folder, too.
+    let other = tempfile::tempdir().unwrap();
+    let link = other.path().join("link");
+    std::os::unix::fs::symlink(set.root(), &link).unwrap();
+    assert_eq!(draw(&set, &link, &[]).0, 2);
+    // The picture of b.bmp is called b.bmp.jpg, which is another image.
+    set.png("b.bmp", (20, 30), 128, [0; 4]);
+    set.split(
+        "images",
+        &annotations(&[image(1, "b.bmp", (20, 30)), image(2, "b.bmp.jpg", (20, 30))], &[]),
+    );
+    let (code, _, stderr) = draw(&set, set.root(), &["--split", "images", "--limit", "1"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("images/b.bmp.jpg"), "{stderr}");
+    assert_eq!(files("."), before.0, "no folder was made");
+    assert_eq!(std::fs::read(set.root().join("images/a.png")).unwrap(), before.1);
+}
+
+#[test]
 fn some_images_only() {
     let set = set();
     let files = |more: &[&str]| {
