@@ -287,6 +287,30 @@ fn what_is_read_is_not_written_over() {
     let nowhere = folder.path().join("none/page.html");
     let nowhere = nowhere.to_str().unwrap();
     assert_refused(&[&scored[..], &["--html", nowhere]].concat(), 5, &[nowhere, "no folder"]);
+    // Lists of ids are read as well.
+    let list = folder.path().join("ids.txt");
+    fs::write(&list, "1\n").unwrap();
+    let (list, ids) = (list.to_str().unwrap(), format!("@{}", list.display()));
+    for flag in ["--images", "--categories"] {
+        let args = [&scored[..], &[flag, &ids, "--html", list]].concat();
+        assert_refused(&args, 2, &["--html", "which is read"]);
+    }
+    assert_eq!(fs::read_to_string(list).unwrap(), "1\n");
+    // A checkpoint of TensorFlow is named by what its files begin with.
+    let checkpoint = folder.path().join("model.ckpt");
+    let parts = ["index", "data-00000-of-00001"]
+        .map(|end| checkpoint.with_extension(format!("ckpt.{end}")));
+    for part in &parts {
+        fs::write(part, "as it was").unwrap();
+    }
+    for name in [&checkpoint, &parts[0]] {
+        for part in &parts {
+            let [name, part] = [name, part].map(|path| path.to_str().unwrap());
+            let args = ["features", "--weights", name, "--input", dt, "--out", part];
+            assert_refused(&args, 2, &["--out", part, "which is read"]);
+            assert_eq!(fs::read_to_string(part).unwrap(), "as it was");
+        }
+    }
     let features = ["features", "--weights", gt, "--input", dt, "--out"];
     for path in [gt, dt] {
         assert_refused(&[&features[..], &[path]].concat(), 2, &["--out", "which is read"]);

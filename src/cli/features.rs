@@ -14,8 +14,8 @@ use crate::geometry::Size;
 use crate::nasnet::Wiring;
 use crate::nasnet::plan::published_size;
 use crate::network::{FeatureModel as _, Images};
-use crate::weights::Contents;
 use crate::weights::import::About;
+use crate::weights::{Contents, tf_bundle};
 
 /// `detect features`
 #[derive(Debug, Clone, Args)]
@@ -70,7 +70,10 @@ struct Input {
 
 pub(super) fn run<E: Engine>(args: &FeaturesArgs) -> anyhow::Result<Exit> {
     let path = network_file::resolve(&args.weights)?;
-    output::check("--out", &args.out, &[&path, &args.input])?;
+    let checkpoint = tf_bundle::files(&path);
+    let mut inputs = vec![path.as_path(), args.input.as_path()];
+    inputs.extend(checkpoint.iter().map(PathBuf::as_path));
+    output::check("--out", &args.out, &inputs)?;
     let engine = E::start(&args.on)?;
     let (contents, about) = network_file::read(&path, args.wiring, args.pooling)?;
     let preparation = Preparation::of(&about);

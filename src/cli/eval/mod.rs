@@ -75,7 +75,9 @@ fn run_files(args: &EvalArgs) -> anyhow::Result<Exit> {
     };
     let settings = args.scoring.settings()?;
     let inputs = [Some(annotations), Some(predictions), args.scoring.compare.as_ref()];
-    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    let mut inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+    let lists = [&args.scoring.images, &args.scoring.categories].into_iter().flatten();
+    inputs.extend(lists.filter_map(|text| text.strip_prefix('@')).map(Path::new));
     for (flag, path) in [("--arrays", &args.scoring.arrays), ("--html", &args.scoring.html)] {
         if let Some(path) = path {
             output::check(flag, path, &inputs)?;

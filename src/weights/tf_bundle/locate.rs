@@ -25,6 +25,23 @@ pub(super) fn prefix(path: &Path) -> Result<PathBuf, WeightsError> {
     Err(broken(path, "there is no .index beside it"))
 }
 
+/// The files of the checkpoint `prefix`, those that are there.
+pub(super) fn files(prefix: &Path) -> Vec<PathBuf> {
+    let folder = match prefix.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let stem = prefix.file_name().and_then(|name| name.to_str());
+    let is_data = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        stem.is_some() && name.and_then(data_of) == stem
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(is_data).collect();
+    files.push(with_suffix(prefix, ".index"));
+    files
+}
+
 /// `model.ckpt` of `model.ckpt.data-00000-of-00001`.
 fn data_of(name: &str) -> Option<&str> {
     let (stem, numbers) = name.rsplit_once(".data-")?;

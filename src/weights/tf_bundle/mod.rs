@@ -48,6 +48,11 @@ struct Place {
     checksum: u32,
 }
 
+/// The files of the checkpoint that `path` names, those that are there; none where it names no checkpoint.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    locate::prefix(path).map(|prefix| locate::files(&prefix)).unwrap_or_default()
+}
+
 impl TfBundle {
     /// Opens the checkpoint that `path` names: `model.ckpt`, its `.index`, one of its `.data-*` files, or
     /// a folder that holds exactly one checkpoint.
