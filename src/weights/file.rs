@@ -24,6 +24,16 @@ pub enum WeightsError {
         /// Why.
         source: io::Error,
     },
+    /// A text beside the weights, such as a label map, can't be read.
+    #[error("cannot read the {format} {path}")]
+    ReadText {
+        /// Which file.
+        path: PathBuf,
+        /// What it was to be.
+        format: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// It is not of its format, or broken.
     #[error("{path} is not a valid {format} file ({reason})")]
     Broken {

@@ -74,7 +74,7 @@ pub fn integer(word: &str) -> Option<i64> {
 
 /// Reads a file; `format` is how errors call it.
 pub fn read(path: &Path, format: &'static str) -> Result<Message, WeightsError> {
-    let error = |source: io::Error| WeightsError::Read { path: path.into(), source };
+    let error = |source: io::Error| WeightsError::ReadText { path: path.into(), format, source };
     let broken = |reason: String| WeightsError::Broken { path: path.into(), format, reason };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(error)?;

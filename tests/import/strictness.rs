@@ -49,6 +49,17 @@ fn what_another_kind_of_file_would_take_is_refused() {
         assert!(told.contains(&format!("{} does not go with", more[0])), "{told}");
         assert!(!out.exists());
     }
+    let labels = dir.path().join("labels.pbtxt");
+    fs::write(&labels, "item { id: 1 name: 'cat' }").unwrap();
+    for (file, code, words) in [
+        (text(&labels), 2, "--label-map does not go with"),
+        ("no/such.pbtxt", 4, "cannot read the label map no/such.pbtxt"),
+    ] {
+        let output = detect(&[&args[..], &["--label-map", file]].concat());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert!(told.contains(words) && !out.exists(), "{told}");
+    }
     // A size that no network can be fed with.
     let output = detect(&[&args[..], &["--image-size", "2"]].concat());
     let told = String::from_utf8_lossy(&output.stderr);
