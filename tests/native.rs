@@ -149,6 +149,15 @@ fn instructions_that_are_not_there_are_told() {
     let told = talk("sse9");
     assert!(told.contains("DETECT_INSTRUCTIONS=sse9 is not there") && told.contains("portable"));
     assert!(!talk("portable").contains("is not there"));
+    let doctor = |asked: &str| {
+        let mut command = Command::new(program.path("detect"));
+        let output = command.arg("doctor").env("DETECT_INSTRUCTIONS", asked).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told = doctor("sse9");
+    assert!(told.contains("DETECT_INSTRUCTIONS=sse9 is not there"), "{told}");
+    assert!(told.contains("unset it, or ask for one of portable"), "{told}");
+    assert!(!doctor("portable").contains("is not there"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use detect_kernel::Instructions;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -93,6 +94,7 @@ fn examine() -> Vec<Finding> {
         )),
     }
     findings.push(machine::cpu());
+    findings.extend(Instructions::not_there().map(|asked| machine::instructions(&asked)));
     findings.push(machine::memory(
         &std::fs::read_to_string("/proc/meminfo").unwrap_or_default(),
         std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().as_deref(),

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use detect_kernel::Instructions;
+
 use super::Finding;
 use crate::engine::Cpu;
 use crate::watch::machine::kib;
@@ -34,6 +36,16 @@ pub(super) fn cpu() -> Finding {
     Finding::ok(
         "CPU",
         format!("{cores} cores; the native engine uses {}", Cpu::float32(cores).title()),
+    )
+}
+
+/// `asked` is what DETECT_INSTRUCTIONS names and this processor has not.
+pub(super) fn instructions(asked: &str) -> Finding {
+    let sets: Vec<_> = Instructions::available().iter().map(|set| set.name()).collect();
+    Finding::warn(
+        "instructions",
+        format!("DETECT_INSTRUCTIONS={asked} is not there, and the widest are taken"),
+        format!("unset it, or ask for one of {}", sets.join(", ")),
     )
 }
 
