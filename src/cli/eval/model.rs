@@ -29,12 +29,6 @@ pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
             "the truth of {split} is not public, so that there is nothing to score: add --out DIR for the archive that COCO's servers take"
         );
     }
-    if let Some(out) = &args.out {
-        // Before the work of hours, not after it.
-        std::fs::create_dir_all(out)
-            .with_context(|| format!("cannot make the folder {}", out.display()))
-            .or_exit(Exit::Output)?;
-    }
     let engine = E::start(&args.on)?;
     let root = args.data.clone().unwrap_or_else(coco::default_root);
     let dataset = Arc::new(Dataset::open(&root, split).or_exit(Exit::Data)?);
@@ -42,6 +36,12 @@ pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
     let model = engine.detector(&path).or_exit(Exit::Weights)?;
     let info = model.info();
     check_categories(info, &dataset)?;
+    if let Some(out) = &args.out {
+        // After all that can be refused, and before the work of hours.
+        std::fs::create_dir_all(out)
+            .with_context(|| format!("cannot make the folder {}", out.display()))
+            .or_exit(Exit::Output)?;
+    }
     tracing::info!(
         "{} on {} images of '{split}'; detections with a score above {}",
         path.display(),
