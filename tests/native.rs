@@ -81,7 +81,7 @@ fn it_finds_in_the_samples_what_they_show() {
 #[test]
 fn pictures_are_named_in_json_and_are_no_inputs_of_the_next_call() {
     let (program, folder) = (Alone::new(), tempfile::tempdir().unwrap());
-    std::fs::copy(shipped("samples/sample_0001.jpg"), folder.path().join("a.jpg")).unwrap();
+    fs::copy(shipped("samples/sample_0001.jpg"), folder.path().join("a.jpg")).unwrap();
     let path = folder.path().to_str().unwrap();
     let args = [path, "--weights", &shipped("models/scenes.safetensors")];
     assert!(program.json(&args)[0].get("picture").is_none());
@@ -92,6 +92,16 @@ fn pictures_are_named_in_json_and_are_no_inputs_of_the_next_call() {
         assert_eq!(Path::new(picture), folder.path().join("a.detections.jpg"));
         assert!(Path::new(picture).is_file());
     }
+    // Named by itself it is an input like any other, and stays what it is.
+    let [image, earlier] = ["a.jpg", "a.detections.jpg"].map(|name| folder.path().join(name));
+    let before = fs::read(&earlier).unwrap();
+    let both = [image.to_str().unwrap(), earlier.to_str().unwrap()];
+    let found = program.json(&[&both[..], &args[1..], &["--out", path]].concat());
+    assert_eq!(
+        Path::new(found[0]["picture"].as_str().unwrap()),
+        folder.path().join("a-2.detections.jpg")
+    );
+    assert_eq!(fs::read(&earlier).unwrap(), before);
 }
 
 #[test]

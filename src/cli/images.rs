@@ -67,8 +67,13 @@ pub(super) fn run<E: Engine>(args: &DetectArgs) -> anyhow::Result<Exit> {
             .or_exit(Exit::Output)?;
     }
     let mut inputs = Inputs::new(&args.images);
-    let mut output =
-        Output { args, categories: &info.categories, taken: HashSet::new(), json: Vec::new() };
+    let mut output = Output {
+        args,
+        categories: &info.categories,
+        named: args.images.iter().filter_map(|input| input.canonicalize().ok()).collect(),
+        taken: HashSet::new(),
+        json: Vec::new(),
+    };
     while let Some(images) = inputs.next(args.batch.into()) {
         if !images.is_empty() {
             let pixels: Vec<&Rgb> = images.iter().map(|(_, image)| image).collect();
@@ -95,6 +100,8 @@ fn names(categories: &[Category]) -> String {
 struct Output<'a> {
     args: &'a DetectArgs,
     categories: &'a [Category],
+    /// What the command line names, as far as it is there: no picture takes its place.
+    named: HashSet<PathBuf>,
     /// Names of pictures that are written already.
     taken: HashSet<PathBuf>,
     json: Vec<Value>,
@@ -205,7 +212,7 @@ impl Output<'_> {
     }
 
     /// The stem with [`PICTURE`], which no image of a folder ends with, so that none is overwritten; a second input of
-    /// the same name gets a number.
+    /// the same name, and one whose picture is an input itself, get a number.
     fn free_name(&mut self, out: &Path, file: &Path) -> PathBuf {
         let stem = match file.file_stem() {
             Some(stem) if file.as_os_str() != STDIN => stem.to_string_lossy().into_owned(),
@@ -214,6 +221,7 @@ impl Output<'_> {
         let numbers = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
         numbers
             .map(|number| out.join(format!("{stem}{number}{PICTURE}")))
+            .filter(|path| path.canonicalize().map_or(true, |path| !self.named.contains(&path)))
             .find(|path| self.taken.insert(path.clone()))
             .expect("there are numbers enough")
     }
