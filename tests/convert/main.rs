@@ -7,7 +7,6 @@
 )]
 
 mod coco;
-#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../common/coco.rs"]
 mod common;
 mod draw;

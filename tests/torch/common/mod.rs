@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 #[path = "../../common/oracle.rs"]
 mod oracle_files;
 
-#[allow(unused_imports, reason = "each test file uses a part")]
+#[allow(unused_imports, reason = "a part of each test program; classify.rs uses none of it")]
 pub(crate) use oracle_files::*;
 
 /// Where networks and goldens lie: a GPU where `DETECT_TEST_DEVICE=cuda:N` names one.
