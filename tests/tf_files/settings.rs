@@ -20,13 +20,13 @@ fn the_settings_of_original_detectors_are_read() {
         let anchors = &config.first_stage_anchor_generator;
         assert_eq!(anchors.scales, [0.25, 0.5, 1., 2.]);
         assert_eq!(anchors.aspect_ratios, [0.5, 1., 2.]);
-        assert_eq!((anchors.height, anchors.height_stride), (256, 16));
+        assert_eq!(anchors.base, 256);
         assert_eq!(config.first_stage_box_predictor_depth, 32);
         assert_eq!(config.first_stage_max_proposals, proposals);
         assert_eq!(config.second_stage_batch_size, proposals);
         assert_eq!(config.first_stage_localization_loss_weight, 2.);
         assert_eq!(config.second_stage_localization_loss_weight, 2.);
-        assert_eq!((config.initial_crop_size, config.maxpool_kernel_size), (17, 1));
+        assert_eq!(config.initial_crop_size, 17);
         assert_eq!(config.second_stage_post_processing.iou_threshold, 0.6);
     }
 }

@@ -119,7 +119,7 @@ fn apply(pipeline: &PipelineConfig, config: &mut Config) {
     let anchors = &pipeline.first_stage_anchor_generator;
     // Scales are of the base anchor's side; aspect ratios are width over height.
     config.anchors.sizes =
-        anchors.scales.iter().map(|s| (*s * anchors.height as f64) as f32).collect();
+        anchors.scales.iter().map(|s| (*s * anchors.base as f64) as f32).collect();
     config.anchors.ratios = anchors.aspect_ratios.iter().map(|a| (1. / a) as f32).collect();
     config.rpn.channels = pipeline.first_stage_box_predictor_depth;
     config.rpn.sampled = pipeline.first_stage_minibatch_size;

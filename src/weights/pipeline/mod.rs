@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::WeightsError;
 use super::text_format::{self, Message, Value};
-use section::{Fault, MOST, Section, number, shown};
+use section::{Fault, Section, number, shown};
 
 /// How errors call the file.
 const FORMAT: &str = "pipeline.config";
@@ -23,8 +23,6 @@ pub struct PipelineConfig {
     pub num_classes: usize,
     /// How an image gets the network's size.
     pub image_resizer: ImageResizer,
-    /// Stride of the map that proposals are made on (16; no other is supported).
-    pub first_stage_features_stride: usize,
     /// Anchors.
     pub first_stage_anchor_generator: GridAnchorGenerator,
     /// Filters of the RPN's 3x3 convolution (512).
@@ -33,8 +31,6 @@ pub struct PipelineConfig {
     pub first_stage_minibatch_size: usize,
     /// Largest share of positives among them (0.5).
     pub first_stage_positive_balance_fraction: f64,
-    /// Proposals have a higher score (0).
-    pub first_stage_nms_score_threshold: f64,
     /// IoU from which the worse of two proposals is dropped (0.7).
     pub first_stage_nms_iou_threshold: f64,
     /// Proposals of an image (300).
@@ -43,12 +39,8 @@ pub struct PipelineConfig {
     pub first_stage_localization_loss_weight: f64,
     /// Weight of the RPN's score loss (1).
     pub first_stage_objectness_loss_weight: f64,
-    /// Side of a crop in samples.
+    /// Side of a crop in samples; no pool follows.
     pub initial_crop_size: usize,
-    /// Side of the pool that follows.
-    pub maxpool_kernel_size: usize,
-    /// Its stride.
-    pub maxpool_stride: usize,
     /// Proposals that are sampled of an image (64).
     pub second_stage_batch_size: usize,
     /// Largest share of positives among them (0.25).
@@ -82,25 +74,16 @@ pub enum ImageResizer {
     },
 }
 
-/// Anchors: every scale with every aspect ratio at each cell. In pixels of the network's input.
+/// Anchors: every scale with every aspect ratio around `(16 column, 16 row)` of each cell. In pixels of
+/// the network's input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GridAnchorGenerator {
     /// Sides as parts of the base's.
     pub scales: Vec<f64>,
     /// Width over height.
     pub aspect_ratios: Vec<f64>,
-    /// Base (256).
-    pub height: usize,
-    /// Base (256).
-    pub width: usize,
-    /// From cell to cell (16).
-    pub height_stride: usize,
-    /// From cell to cell (16).
-    pub width_stride: usize,
-    /// Centre of the first cell's (0).
-    pub height_offset: i64,
-    /// Centre of the first cell's (0).
-    pub width_offset: i64,
+    /// Side of the base, which is square (256).
+    pub base: usize,
 }
 
 /// How detections are chosen; scores are softmax's.
@@ -141,7 +124,13 @@ impl PipelineConfig {
         rcnn.is("first_stage_atrous_rate", 1.)?;
         rcnn.is("first_stage_box_predictor_kernel_size", 3.)?;
         rcnn.is_not("clip_anchors_to_image")?;
-        let first_stage_features_stride = feature_extractor(&mut rcnn)?;
+        // Proposals are kept whatever their score, and no pool follows the crop.
+        rcnn.is("first_stage_nms_score_threshold", 0.)?;
+        for key in ["maxpool_kernel_size", "maxpool_stride"] {
+            rcnn.is(key, 1.)?;
+            rcnn.required(key)?;
+        }
+        feature_extractor(&mut rcnn)?;
         box_predictor(&mut rcnn)?;
         if let Some(mut loss) = rcnn.optional("second_stage_classification_loss")? {
             let mut softmax = loss.inner("weighted_softmax")?;
@@ -152,14 +141,12 @@ impl PipelineConfig {
         let config = Self {
             num_classes: rcnn.count("num_classes", None)?,
             image_resizer: image_resizer(&mut rcnn)?,
-            first_stage_features_stride,
             first_stage_anchor_generator: anchors(&mut rcnn)?,
             first_stage_box_predictor_depth: rcnn
                 .count("first_stage_box_predictor_depth", Some(512))?,
             first_stage_minibatch_size: rcnn.count("first_stage_minibatch_size", Some(256))?,
             first_stage_positive_balance_fraction: rcnn
                 .share("first_stage_positive_balance_fraction", 0.5)?,
-            first_stage_nms_score_threshold: rcnn.share("first_stage_nms_score_threshold", 0.)?,
             first_stage_nms_iou_threshold: rcnn.share("first_stage_nms_iou_threshold", 0.7)?,
             first_stage_max_proposals: rcnn.count("first_stage_max_proposals", Some(300))?,
             first_stage_localization_loss_weight: rcnn
@@ -167,8 +154,6 @@ impl PipelineConfig {
             first_stage_objectness_loss_weight: rcnn
                 .weight("first_stage_objectness_loss_weight")?,
             initial_crop_size: rcnn.count("initial_crop_size", None)?,
-            maxpool_kernel_size: rcnn.count("maxpool_kernel_size", None)?,
-            maxpool_stride: rcnn.count("maxpool_stride", None)?,
             second_stage_batch_size: rcnn.count("second_stage_batch_size", Some(64))?,
             second_stage_balance_fraction: rcnn.share("second_stage_balance_fraction", 0.25)?,
             second_stage_post_processing: post_processing(&mut rcnn)?,
@@ -196,8 +181,8 @@ impl PipelineConfig {
     }
 }
 
-/// The stride of the map.
-fn feature_extractor(rcnn: &mut Section) -> Result<usize, Fault> {
+/// The featurizer follows from the weights, too.
+fn feature_extractor(rcnn: &mut Section) -> Result<(), Fault> {
     let mut extractor = rcnn.inner("feature_extractor")?;
     let field = extractor.required("type")?;
     match &field.value {
@@ -209,8 +194,7 @@ fn feature_extractor(rcnn: &mut Section) -> Result<usize, Fault> {
     }
     extractor.is("first_stage_features_stride", 16.)?;
     extractor.is_not("batch_norm_trainable")?;
-    extractor.finish(&[])?;
-    Ok(16)
+    extractor.finish(&[])
 }
 
 /// The head follows from the weights, unless it does more than boxes and classes.
@@ -282,16 +266,19 @@ fn anchors(rcnn: &mut Section) -> Result<GridAnchorGenerator, Fault> {
     let mut generator = rcnn.inner("first_stage_anchor_generator")?;
     let mut grid = generator.inner("grid_anchor_generator")?;
     generator.finish(&[])?;
-    let anchors = GridAnchorGenerator {
-        scales: grid.positive("scales")?,
-        aspect_ratios: grid.positive("aspect_ratios")?,
-        height: grid.count("height", Some(256))?,
-        width: grid.count("width", Some(256))?,
-        height_stride: grid.count("height_stride", Some(16))?,
-        width_stride: grid.count("width_stride", Some(16))?,
-        height_offset: grid.whole("height_offset", Some(0), -MOST)?,
-        width_offset: grid.whole("width_offset", Some(0), -MOST)?,
-    };
+    let base = grid.count("height", Some(256))?;
+    if grid.count("width", Some(256))? != base {
+        let key = grid.key("width");
+        return Err((grid.line, format!("{key} is not the height; expected a square base")));
+    }
+    // Cells lie where those of the map do.
+    grid.is("height_stride", 16.)?;
+    grid.is("width_stride", 16.)?;
+    grid.is("height_offset", 0.)?;
+    grid.is("width_offset", 0.)?;
+    let scales = grid.positive("scales")?;
+    let anchors =
+        GridAnchorGenerator { scales, aspect_ratios: grid.positive("aspect_ratios")?, base };
     grid.finish(&[])?;
     Ok(anchors)
 }

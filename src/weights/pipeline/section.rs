@@ -4,7 +4,7 @@
 use super::super::text_format::{self, Field, Message, Value};
 
 /// No size or count of a detector is larger.
-pub(super) const MOST: i64 = 1 << 20;
+const MOST: i64 = 1 << 20;
 
 /// A line and what is wrong there.
 pub(super) type Fault = (usize, String);
@@ -89,26 +89,14 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A whole number from `least` to [`MOST`].
-    pub(super) fn whole(
-        &mut self,
-        key: &'static str,
-        or: Option<i64>,
-        least: i64,
-    ) -> Result<i64, Fault> {
+    /// A whole number from 1 to [`MOST`].
+    pub(super) fn count(&mut self, key: &'static str, or: Option<usize>) -> Result<usize, Fault> {
         let Some(field) = self.one(key)? else { return or.ok_or_else(|| self.missing(key)) };
-        integer(field).filter(|value| (least..=MOST).contains(value)).ok_or_else(|| {
-            let key = self.key(key);
-            let reason = format!(
-                "{key} is {}; expected a whole number from {least} to {MOST}",
-                shown(field)
-            );
-            (field.line, reason)
+        let value = integer(field).filter(|value| (1..=MOST).contains(value));
+        value.map(|value| value as usize).ok_or_else(|| {
+            let (key, shown) = (self.key(key), shown(field));
+            (field.line, format!("{key} is {shown}; expected a whole number from 1 to {MOST}"))
         })
-    }
-
-    pub(super) fn count(&mut self, key: &'static str, or: Option<i64>) -> Result<usize, Fault> {
-        Ok(self.whole(key, or, 1)? as usize)
     }
 
     pub(super) fn within(&mut self, key: &'static str, or: f64, most: f64) -> Result<f64, Fault> {

@@ -20,28 +20,19 @@ fn a_short_file_gets_the_defaults_of_the_api() {
     let expected = PipelineConfig {
         num_classes: 90,
         image_resizer: ImageResizer::FixedShape { height: 300, width: 300 },
-        first_stage_features_stride: 16,
         first_stage_anchor_generator: GridAnchorGenerator {
             scales: vec![1.],
             aspect_ratios: vec![0.5, 2.],
-            height: 256,
-            width: 256,
-            height_stride: 16,
-            width_stride: 16,
-            height_offset: 0,
-            width_offset: 0,
+            base: 256,
         },
         first_stage_box_predictor_depth: 512,
         first_stage_minibatch_size: 256,
         first_stage_positive_balance_fraction: 0.5,
-        first_stage_nms_score_threshold: 0.,
         first_stage_nms_iou_threshold: 0.7,
         first_stage_max_proposals: 300,
         first_stage_localization_loss_weight: 1.,
         first_stage_objectness_loss_weight: 1.,
         initial_crop_size: 17,
-        maxpool_kernel_size: 1,
-        maxpool_stride: 1,
         second_stage_batch_size: 64,
         second_stage_balance_fraction: 0.25,
         second_stage_post_processing: PostProcessing {
@@ -62,7 +53,6 @@ fn every_setting_is_read() {
 first_stage_box_predictor_depth: 11
 first_stage_minibatch_size: 12
 first_stage_positive_balance_fraction: 0.13
-first_stage_nms_score_threshold: 0.14
 first_stage_nms_iou_threshold: 0.15
 first_stage_max_proposals: 16
 first_stage_localization_loss_weight: 17
@@ -72,14 +62,15 @@ second_stage_balance_fraction: 0.2
 second_stage_localization_loss_weight: 2.1
 second_stage_classification_loss_weight: 2.2
 second_stage_classification_loss { weighted_softmax { } }
-maxpool_stride: 3
+first_stage_nms_score_threshold: 0
+maxpool_stride: 1
 initial_crop_size: 14
-maxpool_kernel_size: 2
+maxpool_kernel_size: 1
 ";
     let text = SHORT
         .replace("initial_crop_size: 17\nmaxpool_kernel_size: 1\nmaxpool_stride: 1\n", more)
         .replace("fixed_shape_resizer { }", "keep_aspect_ratio_resizer { min_dimension: 500 max_dimension: 900 pad_to_max_dimension: true resize_method: BILINEAR per_channel_pad_value: [0, 0.0, 0] }")
-        .replace("scales: 1", "scales: [0.25, 4] height: 31 width: 32 height_stride: 33 width_stride: 34 height_offset: -35 width_offset: 36")
+        .replace("scales: 1", "scales: [0.25, 4] height: 31 width: 31 height_stride: 16 width_stride: 16 height_offset: 0 width_offset: 0")
         .replace("score_converter: SOFTMAX", "score_converter: SOFTMAX batch_non_max_suppression { score_threshold: 0.41 iou_threshold: 0.42 max_detections_per_class: 43 max_total_detections: 44 soft_nms_sigma: 0.0 }");
     let expected = PipelineConfig {
         num_classes: 90,
@@ -88,28 +79,19 @@ maxpool_kernel_size: 2
             max_dimension: 900,
             pad_to_max_dimension: true,
         },
-        first_stage_features_stride: 16,
         first_stage_anchor_generator: GridAnchorGenerator {
             scales: vec![0.25, 4.],
             aspect_ratios: vec![0.5, 2.],
-            height: 31,
-            width: 32,
-            height_stride: 33,
-            width_stride: 34,
-            height_offset: -35,
-            width_offset: 36,
+            base: 31,
         },
         first_stage_box_predictor_depth: 11,
         first_stage_minibatch_size: 12,
         first_stage_positive_balance_fraction: 0.13,
-        first_stage_nms_score_threshold: 0.14,
         first_stage_nms_iou_threshold: 0.15,
         first_stage_max_proposals: 16,
         first_stage_localization_loss_weight: 17.,
         first_stage_objectness_loss_weight: 18.,
         initial_crop_size: 14,
-        maxpool_kernel_size: 2,
-        maxpool_stride: 3,
         second_stage_batch_size: 19,
         second_stage_balance_fraction: 0.2,
         second_stage_post_processing: PostProcessing {
@@ -262,6 +244,37 @@ fn what_would_be_another_detector_is_refused_by_key_and_line() {
             "ssd_anchor_generator",
             5,
             "first_stage_anchor_generator.ssd_anchor_generator is not supported; expected grid_anchor_generator",
+        ),
+        (
+            "2]",
+            "2] width: 128",
+            5,
+            "first_stage_anchor_generator.grid_anchor_generator.width is not the height; expected a square base",
+        ),
+        (
+            "2]",
+            "2] height_stride: 8",
+            5,
+            "first_stage_anchor_generator.grid_anchor_generator.height_stride is 8, which is not supported; expected 16",
+        ),
+        (
+            "2]",
+            "2] width_offset: -8",
+            5,
+            "first_stage_anchor_generator.grid_anchor_generator.width_offset is -8, which is not supported; expected 0",
+        ),
+        (
+            "90",
+            "90 first_stage_nms_score_threshold: 0.05",
+            2,
+            "first_stage_nms_score_threshold is 0.05, which is not supported; expected 0",
+        ),
+        ("maxpool_kernel_size: 1", "", 1, "maxpool_kernel_size is missing"),
+        (
+            "maxpool_stride: 1",
+            "maxpool_stride: 2",
+            8,
+            "maxpool_stride is 2, which is not supported; expected 1",
         ),
         (
             "SOFTMAX",
