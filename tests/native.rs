@@ -5,10 +5,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use detect::config::Pooling;
 use detect::data::classify::{ClassNames, Preprocessing};
+use detect::data::image::decode;
+use detect::data::loader::prepare;
+use detect::engine::{Cpu, Detector};
 use detect::geometry::Size;
+use detect::network::DetectorModel as _;
 use detect::weights::import::{self, Settings};
 use detect::weights::{ClassifierInfo, Contents, random};
 use serde_json::Value;
@@ -102,6 +109,28 @@ fn pictures_are_named_in_json_and_are_no_inputs_of_the_next_call() {
         folder.path().join("a-2.detections.jpg")
     );
     assert_eq!(fs::read(&earlier).unwrap(), before);
+}
+
+#[test]
+fn callers_can_share_a_detector() {
+    let path = shipped("models/scenes.safetensors");
+    let model = Arc::new(Detector::read(path.as_ref(), Cpu::float32(2)).unwrap());
+    let image = decode(shipped("samples/sample_0001.jpg").as_ref()).unwrap().image;
+    let batch = Arc::new(prepare(&[&image], &model.info().config.input));
+    let expected = model.detect(&batch);
+    let (done, all) = mpsc::channel();
+    for _ in 0..3 {
+        let (model, batch, done) = (model.clone(), batch.clone(), done.clone());
+        thread::spawn(move || {
+            let found: Vec<_> = (0..5).map(|_| model.detect(&batch)).collect();
+            done.send(found).unwrap();
+        });
+    }
+    for _ in 0..3 {
+        // Callers that wait for each other would do so for ever.
+        let found = all.recv_timeout(Duration::from_mins(2)).unwrap();
+        assert!(found.iter().all(|found| *found == expected));
+    }
 }
 
 #[test]

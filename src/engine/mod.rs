@@ -5,7 +5,7 @@
 //! with the engine on tensors.
 //!
 //! - `layers`, `walk`, `program`, `network`: the featurizer, from the plan that the tensor path walks, too, to steps of
-//!   `detect-kernel`;
+//!   `detect-kernel`, which go through `workers`;
 //! - [`map`]: a feature map;
 //! - [`dense`]: a linear layer on rows;
 //! - [`detector`]: Faster R-CNN on any [`Featurizer`].
@@ -18,6 +18,7 @@ mod models;
 mod network;
 mod program;
 mod walk;
+mod workers;
 
 use crate::geometry::Size;
 use map::Map;

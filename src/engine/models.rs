@@ -11,15 +11,16 @@ use rayon::ThreadPool;
 use super::dense::Dense;
 use super::detector::FasterRcnn;
 use super::map::Map;
-use super::network::{Network, Request, Start, pool};
+use super::network::{Network, Request, Start};
+use super::workers::Workers;
 use super::{CutSpec, Featurizer};
-use crate::config::{self, Cut, Head};
+use crate::config::{self, Cut};
 use crate::data::loader::Batch;
 use crate::geometry::{Detection, Size};
 use crate::nasnet::names;
 use crate::nasnet::plan::Plan;
 use crate::network::{ClassifierModel, DetectorModel, FeatureModel, Images};
-use crate::weights::import::About;
+use crate::weights::import::{About, heads};
 use crate::weights::strict::fit;
 use crate::weights::{ClassifierInfo, Contents, Element, ModelInfo, StoredTensor, WeightsError};
 
@@ -96,26 +97,10 @@ struct NasNet {
     cut: Cut,
 }
 
-impl NasNet {
-    /// The cells that a detector needs.
-    fn cells(config: &config::Config) -> usize {
-        let plan = config.backbone.plan();
-        match config.detector.head {
-            Head::Tail => plan.cells.len(),
-            Head::Mlp => plan.stride_16().map_or(plan.cells.len(), |cut| cut[1].0),
-        }
-    }
-}
-
 impl Featurizer for NasNet {
     fn spec(&self) -> CutSpec {
         let plan = self.network.plan();
-        let cut = plan.stride_16().expect("configurations of detectors are checked for it");
-        let [first, last] = cut.map(|map| plan.channels(map));
-        let channels = match self.cut {
-            Cut::Pair => first + last,
-            Cut::Last => last,
-        };
+        let channels = heads::map_channels(plan, self.cut);
         CutSpec { channels, stride: 16, tail_channels: plan.name.channels }
     }
 
@@ -146,7 +131,7 @@ impl Featurizer for NasNet {
 pub struct Detector {
     info: ModelInfo,
     network: FasterRcnn<NasNet>,
-    pool: Arc<ThreadPool>,
+    workers: Workers,
 }
 
 impl Detector {
@@ -157,16 +142,16 @@ impl Detector {
     pub fn read(path: &Path, cpu: Cpu) -> Result<Self, WeightsError> {
         let contents = Contents::read(path)?;
         let info = ModelInfo::read_from(&contents, path)?;
-        let pool = pool(cpu.threads);
+        let workers = Workers::start(cpu.threads);
         let config = &info.config;
-        let cells = NasNet::cells(config);
+        let cells = heads::cells(config);
         let none = BTreeMap::new();
-        let on = (cpu.instructions, pool.clone());
+        let on = (cpu.instructions, workers.pool());
         let network = network(&contents, &config.backbone, cells, none, path, on)?;
         let featurizer = NasNet { network, cut: config.detector.cut };
         let classes = info.categories.len();
         let network = FasterRcnn::new(featurizer, &contents, config, classes, path)?;
-        Ok(Self { info, network, pool })
+        Ok(Self { info, network, workers })
     }
 }
 
@@ -182,7 +167,7 @@ impl DetectorModel for Detector {
     }
 
     fn detect(&self, batch: &Batch) -> Vec<Vec<Detection>> {
-        self.pool.install(|| self.network.predict(batch))
+        self.workers.run(|| self.network.predict(batch))
     }
 }
 
@@ -245,7 +230,7 @@ impl ClassifierModel for Classifier {
 pub struct Features {
     network: Network,
     classifier: Option<Dense>,
-    pool: Arc<ThreadPool>,
+    workers: Workers,
 }
 
 impl Features {
@@ -267,7 +252,7 @@ impl Features {
                 (info.backbone, cells, Some(info.classes.len()))
             }
             About::Detector(info) => {
-                let cells = NasNet::cells(&info.config);
+                let cells = heads::cells(&info.config);
                 (info.config.backbone, cells, None)
             }
             About::Featurizer(section) => {
@@ -286,14 +271,14 @@ impl Features {
         path: &Path,
         cpu: Cpu,
     ) -> Result<Self, WeightsError> {
-        let pool = pool(cpu.threads);
+        let workers = Workers::start(cpu.threads);
         let [weight, bias] = ["weight", "bias"].map(|t| format!("{}.{t}", names::CLASSIFIER));
         let inputs = section.name.channels;
         let also = classes.map(|classes| {
             [(weight.clone(), vec![classes, inputs]), (bias.clone(), vec![classes])]
         });
         let also: BTreeMap<_, _> = also.into_iter().flatten().collect();
-        let on = (cpu.instructions, pool.clone());
+        let on = (cpu.instructions, workers.pool());
         let network = network(&contents, section, cells, also, path, on)?;
         let floats = |name: &str| {
             contents.tensors[&format!("{BACKBONE}{name}")].to_f32().expect("it was checked")
@@ -301,7 +286,7 @@ impl Features {
         let classifier =
             classes.map(|classes| Dense::new(&floats(&weight), &floats(&bias), classes, inputs));
         drop(contents);
-        Ok(Self { network, classifier, pool })
+        Ok(Self { network, classifier, workers })
     }
 
     fn request(images: Images<'_>, maps: Vec<(usize, bool)>) -> Request {
@@ -320,7 +305,7 @@ impl Features {
         let request = Self::request(images, wanted);
         let mut logits = vec![0.; images.count * dense.outputs()];
         // All in one: each change to the threads of the pool costs as much as some cells.
-        let maps = self.pool.install(|| {
+        let maps = self.workers.run(|| {
             let (maps, means) = self.network.run_to_mean(&request, images.pixels);
             dense.run(&means, &mut logits);
             maps
@@ -344,7 +329,7 @@ impl FeatureModel for Features {
             (found, Some(stored(&[images.count, dense.outputs()], logits)))
         } else {
             let request = Self::request(images, wanted);
-            (self.pool.install(|| self.network.run(&request, images.pixels)), None)
+            (self.workers.run(|| self.network.run(&request, images.pixels)), None)
         };
         let plan = self.network.plan();
         let name = |map| plan.map_name(crate::nasnet::plan::Map(map)).to_owned();
@@ -358,7 +343,7 @@ impl FeatureModel for Features {
             return stored(&[images.count, dense.outputs()], logits);
         }
         let request = Self::request(images, vec![(self.network.cells(), false)]);
-        channels_first(&self.pool.install(|| self.network.run_joined(&request, images.pixels)))
+        channels_first(&self.workers.run(|| self.network.run_joined(&request, images.pixels)))
     }
 }
 

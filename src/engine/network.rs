@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use detect_kernel::{Instructions, Memory, run};
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPool;
 
 use super::layers::{Layers, Tensors};
 use super::map::Map;
@@ -56,12 +56,6 @@ struct Ready {
 
 /// More programs than this are forgotten: a folder of images has a few sizes.
 const MOST_PROGRAMS: usize = 16;
-
-/// A pool of `threads` threads for networks and what is around them.
-pub(super) fn pool(threads: usize) -> Arc<ThreadPool> {
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    Arc::new(pool.expect("threads can be started"))
-}
 
 impl Network {
     /// The stem and the first `cells` cells of `section`'s network.

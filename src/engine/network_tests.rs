@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::config::NormMode;
+use crate::engine::workers::Workers;
 use crate::nasnet::{BackboneName, Form, Wiring};
 use crate::weights::Contents;
 
@@ -89,7 +90,13 @@ fn every_cell_is_the_golden_one_with_each_instruction_set() {
         let bf16 = bf16.map(|set| (set, mean_square as Measure, LIMIT_BF16, "reduction_cell_0"));
         let float32 = float32.map(|set| (set, largest as Measure, LIMIT, "the last cell"));
         for ((instructions, threads), measure, limit, end) in float32.chain(bf16) {
-            let network = Network::new(&section, cells, &tensors, instructions, pool(threads));
+            let network = Network::new(
+                &section,
+                cells,
+                &tensors,
+                instructions,
+                Workers::start(threads).pool(),
+            );
             for i in 0..3 {
                 let golden =
                     Contents::read(&case.join(format!("features_{i}.safetensors"))).unwrap();

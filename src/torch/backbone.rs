@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use detect::config::{self, Cut};
 use detect::nasnet::plan::{Map, Plan};
+use detect::weights::import::heads;
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
@@ -177,11 +178,7 @@ fn cut_of(plan: &Plan) -> [Map; 2] {
 
 impl Backbone for NasNet {
     fn spec(&self) -> CutSpec {
-        let [first, last] = cut_of(&self.plan).map(|map| self.plan.channels(map) as i64);
-        let channels = match self.cut {
-            Cut::Pair => first + last,
-            Cut::Last => last,
-        };
+        let channels = heads::map_channels(&self.plan, self.cut) as i64;
         CutSpec { channels, stride: 16, tail_channels: self.plan.name.channels as i64 }
     }
 

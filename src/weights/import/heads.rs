@@ -64,7 +64,7 @@ pub fn tensors_on(features: Features, config: &Config, classes: usize) -> Vec<He
 }
 
 /// Channels of the map that the heads see.
-fn map_channels(plan: &Plan, cut: Cut) -> usize {
+pub fn map_channels(plan: &Plan, cut: Cut) -> usize {
     let [first, last] = plan.stride_16().expect("configurations of detectors are checked for it");
     match cut {
         Cut::Pair => plan.channels(first) + plan.channels(last),

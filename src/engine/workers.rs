@@ -1,0 +1,36 @@
+//! The threads of a model.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Threads that do one thing at a time, all of them together.
+#[derive(Debug)]
+pub(super) struct Workers {
+    pool: Arc<ThreadPool>,
+    /// Whose turn it is. A network's program needs all threads at once: were there two, each would hold some and wait
+    /// for the others.
+    turn: Mutex<()>,
+}
+
+impl Workers {
+    /// Starts `threads` threads.
+    ///
+    /// # Panics
+    /// If the system gives none.
+    pub(super) fn start(threads: usize) -> Self {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+        Self { pool: Arc::new(pool.expect("threads can be started")), turn: Mutex::default() }
+    }
+
+    /// The threads, for what is part of an errand.
+    pub(super) fn pool(&self) -> Arc<ThreadPool> {
+        self.pool.clone()
+    }
+
+    /// Does `errand` on them, after those of other callers. It must not be part of another one.
+    pub(super) fn run<T: Send>(&self, errand: impl FnOnce() -> T + Send) -> T {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.install(errand)
+    }
+}
