@@ -7,10 +7,11 @@
 use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, __m256bh, __m256i, __m512, __m512bh, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mask_storeu_epi16, _mm256_max_ps, _mm256_mul_ps,
-    _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
+    __m256, __m256bh, __m256i, __m512, __m512bh, _CMP_UNORD_Q, _MM_HINT_T0, _mm_prefetch,
+    _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_mask_storeu_epi16, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
+    _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
     _mm512_set1_ps, _mm512_storeu_ps,
 };
 #[cfg(target_arch = "x86_64")]
@@ -49,7 +50,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
+    /// The larger; `other` where one of them is no number.
     unsafe fn max(self, other: Self) -> Self;
+    /// The same; no number where one of them is none.
+    unsafe fn max_or_nan(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the set can.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
 
@@ -141,6 +145,10 @@ impl<const INPUTS: usize> Vector for Portable<INPUTS> {
         self.zip(other, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    unsafe fn max_or_nan(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+    #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
     }
@@ -175,7 +183,7 @@ impl<const INPUTS: usize> Vector for Portable<INPUTS> {
 macro_rules! vector {
     ($(#[$docs:meta])* $name:ident, $register:ty, $features:literal, lanes $lanes:literal, columns $columns:literal, rows $rows:literal,
      pixels $pixels:literal, products $products:ident,
-     $splat:ident $load:ident $store:ident $add:ident $mul:ident $max:ident $fma:ident) => {
+     $splat:ident $load:ident $store:ident $add:ident $mul:ident $max:ident $keep:ident $fma:ident) => {
         $(#[$docs])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name($register);
@@ -212,6 +220,10 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn max(self, other: Self) -> Self {
                 Self(unsafe { $max(self.0, other.0) })
+            }
+            #[inline(always)]
+            unsafe fn max_or_nan(self, other: Self) -> Self {
+                Self(unsafe { $keep($max(self.0, other.0), self.0) })
             }
             #[inline(always)]
             unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
@@ -273,22 +285,38 @@ macro_rules! vector {
     };
 }
 
+/// `x`, or `y` where that is no number.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx")]
+fn keep_nan_256(x: __m256, y: __m256) -> __m256 {
+    _mm256_blendv_ps(x, y, _mm256_cmp_ps::<_CMP_UNORD_Q>(y, y))
+}
+
+/// The same.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn keep_nan_512(x: __m512, y: __m512) -> __m512 {
+    _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(y, y), y)
+}
+
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX2 and FMA: 16 registers.
     Avx2, __m256, "avx2,fma", lanes 8, columns 2, rows 6, pixels 8, products floats,
-    _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_mul_ps _mm256_max_ps _mm256_fmadd_ps
+    _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_mul_ps _mm256_max_ps keep_nan_256 _mm256_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX-512: 32 registers.
     Avx512, __m512, "avx512f,avx2,fma", lanes 16, columns 3, rows 8, pixels 8, products floats,
-    _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps _mm512_fmadd_ps
+    _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps keep_nan_512 _mm512_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX-512 with its instructions for bfloat16, which products read.
     Avx512Bf16, __m512, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", lanes 16, columns 3, rows 8, pixels 8,
     products bfloats,
-    _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps _mm512_fmadd_ps
+    _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps keep_nan_512 _mm512_fmadd_ps
 );

@@ -210,7 +210,8 @@ impl Window {
                     for _ in 0..self.columns {
                         for (i, [result]) in results.iter_mut().enumerate() {
                             let value = V::load(pixel.add(i * step));
-                            *result = if LARGEST { result.max(value) } else { result.add(value) };
+                            *result =
+                                if LARGEST { result.max_or_nan(value) } else { result.add(value) };
                         }
                         pixel = pixel.wrapping_add(self.pixel);
                     }

@@ -75,6 +75,29 @@ fn relu_hands_on_what_is_no_number() {
 }
 
 #[test]
+fn the_largest_of_what_is_no_number_is_none() {
+    // Wherever it stands among the nine pixels that the one in the middle looks at.
+    let nine = Grid { images: 1, height: 3, width: 3 };
+    let target = Target { relu: false, margin: 0, gaps: [0; 4] };
+    for set in sets() {
+        for at in 0..9 {
+            let mut maps = Maps::default();
+            let value = |[_, y, x]: [usize; 3], _| {
+                if 3 * y + x == at { f32::NAN } else { (y + x) as f32 }
+            };
+            let source = maps.filled(nine, set.lanes(), [0; 4], value);
+            let outs = maps.outs(&[target], nine, set.lanes());
+            let operation =
+                Operation::Pool { source, size: [3, 3], stride: 1, kernel: 3, fold: Fold::Largest };
+            let step = Step { operation, grid: nine, channels: set.lanes(), residual: None, outs };
+            let found = after(set, 1, &step, &maps.floats, &[]);
+            let found = found[place(&step.outs[0].view, [0, 1, 1])];
+            assert!(found.is_nan(), "{}, number {at}: {found}", set.name());
+        }
+    }
+}
+
+#[test]
 fn a_norm_over_what_is_no_number_is_none() {
     let values = [-2., f32::NAN, 3., 1., 4., -0.5, 2., 0., 7.];
     for set in sets() {
