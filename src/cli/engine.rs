@@ -207,8 +207,9 @@ impl Engine for Native {
     fn start(on: &InferOn) -> anyhow::Result<Self> {
         // `auto` is the CPU here: where there is a GPU, the other program was chosen.
         let _ = chosen(Some(EngineName::Native), on.run_on.device()?, || false)?;
+        let available = Instructions::available();
         if let Some(asked) = Instructions::not_there() {
-            let there: Vec<_> = Instructions::available().iter().map(|set| set.name()).collect();
+            let there: Vec<_> = available.iter().map(|set| set.name()).collect();
             tracing::warn!(
                 "DETECT_INSTRUCTIONS={asked} is not there; this processor has {}, and the widest is taken",
                 there.join(", ")
@@ -219,14 +220,19 @@ impl Engine for Native {
             Precision::Float32 => Some(Cpu::float32(threads)),
             Precision::Bf16 => Cpu::bf16(threads),
         };
-        match cpu {
-            Some(cpu) => Ok(Self { cpu }),
-            None => crate::fail!(
-                Exit::Usage,
-                "--precision bf16: this processor has no instructions for it (AVX512-BF16); leave it out, or set \
-                 DETECT_INSTRUCTIONS=portable to see what it finds, slowly"
-            ),
+        if let Some(cpu) = cpu {
+            return Ok(Self { cpu });
         }
+        let asked = std::env::var("DETECT_INSTRUCTIONS").ok();
+        let asked = asked.filter(|name| available.iter().any(|set| set.name() == name));
+        let who = asked.map_or("this processor has".into(), |name| {
+            format!("DETECT_INSTRUCTIONS={name} leaves")
+        });
+        crate::fail!(
+            Exit::Usage,
+            "--precision bf16: {who} no instructions for it (AVX512-BF16); leave it out, or set \
+             DETECT_INSTRUCTIONS=portable to see what it finds, slowly"
+        )
     }
 
     fn describe(&self) -> Described {

@@ -5,9 +5,12 @@ use crate::packed::Packing;
 use crate::vector::{Avx2, Avx512, Avx512Bf16};
 use crate::vector::{Kernel, Portable, Vector};
 
-/// The vectors that a program is compiled for.
+/// The vectors that a program is compiled for. There are only those that this processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instructions {
+pub struct Instructions(Set);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
     /// Whatever the compiler makes of plain loops.
     Portable,
     /// AVX2 and FMA.
@@ -39,13 +42,15 @@ impl Instructions {
     }
 
     /// Those of this processor whose products read bfloat16, where it has some; `DETECT_INSTRUCTIONS=portable` asks for
-    /// plain loops, which are slow.
+    /// plain loops, which are slow; the other names ask for sets without such products.
     pub fn best_bf16() -> Option<Self> {
-        if std::env::var("DETECT_INSTRUCTIONS").is_ok_and(|asked| asked == Self::Portable.name()) {
-            return Some(Self::PortableBf16);
+        match std::env::var("DETECT_INSTRUCTIONS").as_deref() {
+            Ok("portable") => return Some(Self(Set::PortableBf16)),
+            Ok("avx2" | "avx512") => return None,
+            _ => {}
         }
         let widest = Self::available_bf16().pop().expect("plain loops run everywhere");
-        (widest != Self::PortableBf16).then_some(widest)
+        (widest.0 != Set::PortableBf16).then_some(widest)
     }
 
     /// All that this processor has in which all is float32, the widest last.
@@ -59,9 +64,93 @@ impl Instructions {
     }
 
     fn all() -> impl Iterator<Item = Self> {
-        [Self::Portable, Self::PortableBf16].into_iter().chain(Self::of_the_processor())
+        let everywhere = [Set::Portable, Set::PortableBf16];
+        everywhere.into_iter().chain(Set::of_the_processor()).map(Self)
     }
 
+    /// Plain loops, all in float32.
+    pub const fn portable() -> Self {
+        Self(Set::Portable)
+    }
+
+    /// Plain loops whose products read bfloat16.
+    pub const fn portable_bf16() -> Self {
+        Self(Set::PortableBf16)
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Set::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "avx512",
+            Set::PortableBf16 => "portable-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "avx512-bf16",
+        }
+    }
+
+    /// The same for people.
+    pub fn title(self) -> &'static str {
+        match self.0 {
+            Set::Portable => "portable code",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "AVX2 and FMA",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "AVX-512",
+            Set::PortableBf16 => "portable code, products in bfloat16",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "AVX-512, products in bfloat16",
+        }
+    }
+
+    /// How weights are packed for them.
+    pub fn packing(self) -> Packing {
+        fn of<V: Vector>() -> Packing {
+            V::PACKING
+        }
+        match self.0 {
+            Set::Portable => of::<Portable<1>>(),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => of::<Avx2>(),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => of::<Avx512>(),
+            Set::PortableBf16 => of::<Portable<2>>(),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => of::<Avx512Bf16>(),
+        }
+    }
+
+    /// Floats of a vector.
+    pub fn lanes(self) -> usize {
+        self.packing().lanes
+    }
+
+    /// Runs `kernel` compiled for these instructions.
+    ///
+    /// # Safety
+    /// What the kernel asks for, the instructions apart.
+    pub(crate) unsafe fn run(self, kernel: impl Kernel) {
+        // SAFETY: there are only those that the processor has.
+        unsafe {
+            match self.0 {
+                Set::Portable => Portable::<1>::call(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx2 => Avx2::call(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512 => Avx512::call(kernel),
+                Set::PortableBf16 => Portable::<2>::call(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512Bf16 => Avx512Bf16::call(kernel),
+            }
+        }
+    }
+}
+
+impl Set {
+    /// Those of this processor that are not everywhere, the widest last.
     #[cfg(target_arch = "x86_64")]
     fn of_the_processor() -> impl Iterator<Item = Self> {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -77,75 +166,5 @@ impl Instructions {
     #[cfg(not(target_arch = "x86_64"))]
     fn of_the_processor() -> impl Iterator<Item = Self> {
         std::iter::empty()
-    }
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "avx512",
-            Self::PortableBf16 => "portable-bf16",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => "avx512-bf16",
-        }
-    }
-
-    /// The same for people.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Portable => "portable code",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "AVX2 and FMA",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "AVX-512",
-            Self::PortableBf16 => "portable code, products in bfloat16",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => "AVX-512, products in bfloat16",
-        }
-    }
-
-    /// How weights are packed for them.
-    pub fn packing(self) -> Packing {
-        fn of<V: Vector>() -> Packing {
-            V::PACKING
-        }
-        match self {
-            Self::Portable => of::<Portable<1>>(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => of::<Avx2>(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => of::<Avx512>(),
-            Self::PortableBf16 => of::<Portable<2>>(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => of::<Avx512Bf16>(),
-        }
-    }
-
-    /// Floats of a vector.
-    pub fn lanes(self) -> usize {
-        self.packing().lanes
-    }
-
-    /// Runs `kernel` compiled for these instructions.
-    ///
-    /// # Safety
-    /// What the kernel asks for, the instructions apart.
-    pub(crate) unsafe fn run(self, kernel: impl Kernel) {
-        // SAFETY: `available` makes only those that the processor has.
-        unsafe {
-            match self {
-                Self::Portable => Portable::<1>::call(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => Avx2::call(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => Avx512::call(kernel),
-                Self::PortableBf16 => Portable::<2>::call(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx512Bf16 => Avx512Bf16::call(kernel),
-            }
-        }
     }
 }

@@ -76,7 +76,7 @@ proptest! {
 #[test]
 #[should_panic(expected = "whole rows")]
 fn rows_must_be_whole() {
-    let set = Instructions::Portable;
+    let set = Instructions::portable();
     let packed = Packed::new([1, 3], set.packing(), |_, _| 1., |_| 0.);
     multiply(set, &packed, &[0.; 4], &mut [0.]);
 }
@@ -84,7 +84,7 @@ fn rows_must_be_whole() {
 #[test]
 #[should_panic(expected = "a result for each row")]
 fn results_must_have_room() {
-    let set = Instructions::Portable;
+    let set = Instructions::portable();
     let packed = Packed::new([2, 3], set.packing(), |_, _| 1., |_| 0.);
     multiply(set, &packed, &[0.; 6], &mut [0.; 3]);
 }
@@ -92,6 +92,6 @@ fn results_must_have_room() {
 #[test]
 #[should_panic(expected = "weights for these instructions")]
 fn weights_are_packed_for_the_instructions() {
-    let packed = Packed::new([1, 3], Instructions::PortableBf16.packing(), |_, _| 1., |_| 0.);
-    multiply(Instructions::Portable, &packed, &[0.; 3], &mut [0.]);
+    let packed = Packed::new([1, 3], Instructions::portable_bf16().packing(), |_, _| 1., |_| 0.);
+    multiply(Instructions::portable(), &packed, &[0.; 3], &mut [0.]);
 }

@@ -10,7 +10,7 @@ use detect_kernel::{
 
 use crate::maps::{Maps, after};
 
-const SET: Instructions = Instructions::Portable;
+const SET: Instructions = Instructions::portable();
 const GRID: Grid = Grid { images: 2, height: 2, width: 3 };
 const LANES: usize = 8;
 
