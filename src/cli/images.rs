@@ -75,9 +75,10 @@ pub(super) fn run<E: Engine>(args: &DetectArgs) -> anyhow::Result<Exit> {
         json: Vec::new(),
     };
     while let Some(images) = inputs.next(args.batch.into()) {
-        if !images.is_empty() {
+        let input = &info.config.input;
+        for images in images.chunk_by(|(_, a), (_, b)| input.together(a.size, b.size)) {
             let pixels: Vec<&Rgb> = images.iter().map(|(_, image)| image).collect();
-            let batch = loader::prepare(&pixels, &info.config.input);
+            let batch = loader::prepare(&pixels, input);
             for ((file, image), mut found) in images.iter().zip(model.detect(&batch)) {
                 found.retain(|d| d.score >= args.score);
                 found.truncate(args.max_detections);

@@ -140,6 +140,15 @@ impl Input {
         }
     }
 
+    /// Whether images of these original sizes go through a network together in inference. TensorFlow's detectors know no
+    /// padding but that of [`Resize::KeepAspect`] to a square: what they find would hang on the other images.
+    pub fn together(&self, one: Size, other: Size) -> bool {
+        match self.resize {
+            Resize::KeepAspect { pad: false, .. } => self.resized(one) == self.resized(other),
+            _ => true,
+        }
+    }
+
     /// What lies around the images of a batch, after normalisation.
     pub fn padding(&self) -> [f32; 3] {
         match self.resize {

@@ -337,7 +337,8 @@ impl Iterator for TrainLoader {
     }
 }
 
-/// Every image of a data set once, in order, in batches without truth.
+/// Every image of a data set once, in order, in batches without truth, which end early where [`config::Input::together`]
+/// says so.
 ///
 /// An image that can't be used comes as an error that names it, just before the batch that it is missing
 /// from.
@@ -377,27 +378,24 @@ impl EvalLoader {
             let from = (unit * share.count + share.rank) * batch;
             let records = &dataset.images[from..dataset.images.len().min(from + batch)];
             let mut out = Vec::new();
-            let (mut pictures, mut places) = (Vec::new(), Vec::new());
+            let mut pictures: Vec<(Rgb, usize)> = Vec::new();
             for (i, record) in records.iter().enumerate() {
                 if desk.stopped() {
                     return out;
                 }
                 desk.begin(from + i);
                 match guarded(&[record], || read(record, true)) {
-                    Ok(picture) => {
-                        pictures.push(picture);
-                        places.push(from + i);
-                    }
+                    Ok(picture) => pictures.push((picture, from + i)),
                     Err(error) => out.push(Err(error)),
                 }
             }
-            if !pictures.is_empty() {
-                let records: Vec<_> = places.iter().map(|&i| &dataset.images[i]).collect();
+            for group in pictures.chunk_by(|(a, _), (b, _)| input.together(a.size, b.size)) {
+                let records: Vec<_> = group.iter().map(|(_, i)| &dataset.images[*i]).collect();
                 out.push(guarded(&records, || {
-                    let pictures: Vec<_> = pictures.iter().collect();
+                    let pictures: Vec<_> = group.iter().map(|(picture, _)| picture).collect();
                     let mut batch = prepare_in(&pictures, &input, &shelf);
-                    for (sample, &index) in batch.samples.iter_mut().zip(&places) {
-                        (sample.index, sample.image_id) = (index, dataset.images[index].id);
+                    for (sample, (_, index)) in batch.samples.iter_mut().zip(group) {
+                        (sample.index, sample.image_id) = (*index, dataset.images[*index].id);
                     }
                     Ok(batch)
                 }));

@@ -251,6 +251,27 @@ fn a_bad_image_stops_training_and_is_left_out_of_an_evaluation() {
 }
 
 #[test]
+fn tensorflow_s_inputs_without_padding_are_batched_by_size() {
+    let (_set, data) = twelve();
+    let batches = |pad, batch| -> Vec<(Vec<usize>, Size)> {
+        let resize = Resize::KeepAspect { min_dimension: 64, max_dimension: 128, pad };
+        let input = Input { resize, ..input() };
+        let loader = Loader { threads: 2, prefetch: 1 };
+        EvalLoader::start(Arc::clone(&data), &input, batch, &loader)
+            .map(|batch| batch.unwrap())
+            .map(|batch| (batch.samples.iter().map(|s| s.index).collect(), batch.padded))
+            .collect()
+    };
+    // 60 x 80, 50 x 50 and 90 x 40 in turn: each of its own size, as if it were alone.
+    let sizes = [Size::new(64, 85), Size::new(64, 64), Size::new(128, 57)];
+    let expected: Vec<_> = (0..12).map(|i| (vec![i], sizes[i % 3])).collect();
+    assert_eq!(batches(false, 1), expected);
+    assert_eq!(batches(false, 5), expected);
+    // All in one square.
+    assert_eq!(batches(true, 6)[0], ((0..6).collect(), Size::new(128, 128)));
+}
+
+#[test]
 fn declared_sizes_are_those_of_the_upright_picture() {
     // Stored 20 x 30 with an orientation that turns it to 30 x 20.
     for (declared, part) in [((30, 20), ""), ((20, 30), "wrong side"), ((21, 30), "made for 21x30")]
