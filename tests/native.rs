@@ -175,6 +175,39 @@ fn bfloat16_finds_nearly_the_same_where_it_is_asked_for() {
 }
 
 #[test]
+fn sets_without_bfloat16_are_no_sets_for_it() {
+    let program = Alone::new();
+    let mut command = Command::new(program.path("detect"));
+    command.args([&shipped("samples/sample_0001.jpg"), "--precision", "bf16", "--device", "cpu"]);
+    command.env("DETECT_INSTRUCTIONS", "avx2");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        let talk = String::from_utf8(output.stderr).unwrap();
+        assert!(talk.contains("DETECT_INSTRUCTIONS=avx2 leaves no instructions"), "{talk}");
+    }
+}
+
+#[test]
+fn beside_a_gpu_it_says_how_to_do_without_libtorch() {
+    let program = Alone::new();
+    fs::write(program.path("nvidia-smi"), "").unwrap();
+    let image = shipped("samples/sample_0001.jpg");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(program.path("detect"));
+        command.arg(&image).args(args).env("PATH", program.folder.path());
+        command.output().unwrap()
+    };
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert!(talk.contains("detect-torch") && talk.contains("--engine native"), "{talk}");
+    let output = run(&["--engine", "native"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
 fn instructions_that_are_not_there_are_told() {
     let program = Alone::new();
     let talk = |asked: &str| {

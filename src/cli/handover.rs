@@ -33,7 +33,8 @@ pub fn to_torch() -> anyhow::Result<Exit> {
     if !program.is_file() {
         return crate::fail!(
             Exit::Usage,
-            "this command needs {}, which is not there; build both programs with `make`, and keep them in one folder",
+            "this command needs {}, which is not there; build both programs with `make`, and keep them in one folder \
+             (all but train runs on a CPU without it: --engine native)",
             program.display()
         );
     }
