@@ -160,11 +160,7 @@ impl Loading<'_> {
                 Weights::Split([across, of(Leaf::Down, outputs, &self.fold())])
             }
             LayerKind::Norm => Weights::Norm([Leaf::Gamma, Leaf::Beta].map(|l| self.tensor(l))),
-            LayerKind::Linear => {
-                let (weights, bias) = (self.tensor(Leaf::Weight), self.tensor(Leaf::Bias));
-                let fold = Fold { scale: vec![1.; outputs], offset: bias };
-                Weights::Dense(pack(inputs, &|o, i| weights[o * inputs + i], &fold))
-            }
+            LayerKind::Linear => unreachable!("the classifier is no layer of a cell"),
         }
     }
 

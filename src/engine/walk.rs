@@ -21,12 +21,6 @@ pub(super) struct Walk<'a> {
     pub(super) maps: Vec<Option<Value>>,
 }
 
-/// `ceil(n / stride)` and the padding before it in TensorFlow's SAME.
-fn same(n: usize, reach: usize, stride: usize) -> (usize, usize) {
-    let out = n.div_ceil(stride);
-    (out, ((out - 1) * stride + reach).saturating_sub(n) / 2)
-}
-
 impl Walk<'_> {
     pub(super) fn map(&self, map: plan::Map) -> Value {
         self.maps[map.0].clone().expect("cells run in order")
@@ -263,12 +257,9 @@ impl Walk<'_> {
                 self.builder.add(work, source, residual, whole)
             }
             (LayerKind::Separable { kernel }, Weights::Separable(depthwise, weights)) => {
-                let before = [height, width].map(|n| same(n, kernel, stride).1);
-                let after = |n: usize, before: usize| {
-                    ((n.div_ceil(stride) - 1) * stride + kernel).saturating_sub(n + before)
-                };
-                let around = |n, before: usize| before.max(after(n, before));
-                let margin = around(height, before[0]).max(around(width, before[1]));
+                let padding = [height, width].map(|n| padding(n, kernel, stride));
+                let before = padding.map(|(before, _)| before);
+                let margin = padding[0].1.max(padding[1].1);
                 let source = Source::Buffer(self.builder.read(value, relu, margin));
                 let (segments, padded) = (self.builder.segments(value), self.builder.padded(value));
                 let depthwise = depthwise.laid_out(&segments, padded);
@@ -299,12 +290,7 @@ impl Walk<'_> {
         let Grid { images, height, width } = self.builder.grid(value);
         let sides = [height, width];
         let reach = |axis: usize| (kernel[axis] - 1) * dilation + 1;
-        let padding = [0, 1].map(|axis| {
-            let (n, stride) = (sides[axis], stride[axis]);
-            let (out, before) = same(n, reach(axis), stride);
-            let after = ((out - 1) * stride + reach(axis)).saturating_sub(n + before);
-            (before, before.max(after))
-        });
+        let padding = [0, 1].map(|axis| padding(sides[axis], reach(axis), stride[axis]));
         let margin = padding[0].1.max(padding[1].1);
         let source = Source::Buffer(self.builder.read(value, relu, margin));
         let [top, left] = padding.map(|(before, _)| before as isize);
@@ -322,6 +308,13 @@ impl Walk<'_> {
             (Grid { images, height, width }, weights.outputs()),
         )
     }
+}
+
+/// How many pixels TensorFlow's SAME padding puts before `n` for a kernel of `reach`, and the most that it puts on
+/// either side.
+fn padding(n: usize, reach: usize, stride: usize) -> (usize, usize) {
+    let both = ((n.div_ceil(stride) - 1) * stride + reach).saturating_sub(n);
+    (both / 2, both - both / 2)
 }
 
 /// An operation of a cell by its place in the genotype.

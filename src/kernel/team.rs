@@ -149,7 +149,8 @@ struct Queue {
     taken: AtomicUsize,
 }
 
-/// Where threads wait for each other between two waves. They are microseconds apart, so that they look before they sleep.
+/// Where threads wait for each other between two waves. They are microseconds apart, so that they look for a while before they
+/// let others run.
 struct Meeting {
     threads: usize,
     arrived: AtomicUsize,

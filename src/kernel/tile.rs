@@ -296,8 +296,8 @@ impl Tile<'_> {
         for pixel in pixels() {
             sums.iter_mut().enumerate().for_each(|(c, sum)| *sum += read(pixel, c));
         }
-        let mut count = (height * width) as f64;
-        let share = |values: &mut [f64], count: f64| {
+        let count = (height * width) as f64;
+        let share = |values: &mut [f64]| {
             if together {
                 let all: f64 = values.iter().sum();
                 values.fill(all / (count * channels as f64));
@@ -307,18 +307,18 @@ impl Tile<'_> {
                 }
             }
         };
-        share(&mut sums, count);
+        share(&mut sums);
         for pixel in pixels() {
             let add =
                 |(c, square): (usize, &mut f64)| *square += (read(pixel, c) - sums[c]).powi(2);
             squares.iter_mut().enumerate().for_each(add);
         }
-        share(&mut squares, count);
-        count = f64::from(epsilon);
+        share(&mut squares);
+        let epsilon = f64::from(epsilon);
         for pixel in pixels() {
             for c in 0..self.step.channels {
                 let value = if c < channels {
-                    let normal = (read(pixel, c) - sums[c]) / (squares[c] + count).sqrt();
+                    let normal = (read(pixel, c) - sums[c]) / (squares[c] + epsilon).sqrt();
                     (normal * f64::from(scale[c]) + f64::from(offset[c])) as f32
                 } else {
                     0.
