@@ -83,6 +83,15 @@ fn boxes() {
     finds("image_without_boxes", 1, 0, |_, c| {
         c["annotations"].as_array_mut().unwrap().pop();
     });
+    // Twice in an image, and of one category.
+    finds("repeated_box", 1, 0, |_, c| {
+        push(c, "annotations", annotation(3, 1, 1, [5., 5., 10., 10.]));
+    });
+    let other = |_: &Set, c: &mut Value| {
+        push(c, "annotations", annotation(3, 1, 7, [5., 5., 10., 10.]));
+        push(c, "annotations", annotation(4, 1, 1, [5., 5., 10., 11.]));
+    };
+    assert_eq!(findings(spoiled(other).root()), (0, vec![]));
     // The size that counts is the file's where none is declared.
     finds("box_out_of_image", 1, 0, |_, c| {
         c["images"][0] = json!({"id": 1, "file_name": "a.png"});

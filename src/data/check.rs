@@ -55,6 +55,7 @@ pub enum Kind {
     ZeroAreaBox,
     BoxOutOfImage,
     BoxUnder2Px,
+    RepeatedBox,
     DifferentCategories,
     IdenticalAcrossSplits,
     IdenticalWithinSplit,
@@ -87,6 +88,7 @@ impl Kind {
             | Self::ZeroAreaBox
             | Self::BoxOutOfImage
             | Self::BoxUnder2Px
+            | Self::RepeatedBox
             | Self::DifferentCategories
             | Self::IdenticalAcrossSplits
             | Self::IdenticalWithinSplit => Severity::Warning,
@@ -118,6 +120,7 @@ impl Kind {
             Self::ZeroAreaBox => "boxes without area",
             Self::BoxOutOfImage => "boxes that leave the image",
             Self::BoxUnder2Px => "boxes under 2 pixels on a side",
+            Self::RepeatedBox => "boxes that stand there twice",
             Self::DifferentCategories => "categories that differ between splits",
             Self::IdenticalAcrossSplits => "the same picture in several splits",
             Self::IdenticalWithinSplit => "the same picture twice in a split",

@@ -207,6 +207,7 @@ impl Entries<'_> {
         read.summary.annotations = list.len();
         let mut ids = HashSet::new();
         let mut annotated = HashSet::new();
+        let mut boxes = HashMap::new();
         for (i, raw) in list.iter().enumerate() {
             let Some(annotation) = self.entry::<RawAnnotation>("annotations", i, raw) else {
                 annotated.extend(field_of(raw, "image_id"));
@@ -244,6 +245,11 @@ impl Entries<'_> {
                         self.add(Kind::ZeroAreaBox, example(format!("{bbox:?}")));
                     } else if bbox[2] < 2. || bbox[3] < 2. {
                         self.add(Kind::BoxUnder2Px, example(format!("{bbox:?}")));
+                    }
+                    let key = (annotation.image_id, annotation.category_id, bbox.map(f64::to_bits));
+                    if let Some(first) = boxes.insert(key, annotation.id) {
+                        let detail = format!("{bbox:?}, as annotation {first}");
+                        self.add(Kind::RepeatedBox, example(detail));
                     }
                     if let Some(at) = place.flatten() {
                         read.images[at].boxes.push((annotation.id, bbox));

@@ -351,7 +351,7 @@ impl Reader<'_> {
             if let Some(id) = object.id
                 && let Some(&(image, place)) = first.get(&id)
             {
-                if image == at && same(&split.images[image].objects[place], &object) {
+                if image == at && object.repeats(&split.images[image].objects[place]) {
                     self.add(Change::RepeatedEntry, format!("annotation {id}"));
                     continue;
                 }
@@ -370,15 +370,4 @@ impl Reader<'_> {
             split.images[at].objects.push(object);
         }
     }
-}
-
-/// Whether two annotations are the same entry, twice.
-fn same(a: &Object, b: &Object) -> bool {
-    let outline = |o: &Object| match &o.outline {
-        Outline::Json(json) => json.get().to_owned(),
-        _ => String::new(),
-    };
-    (a.category_id, a.bbox, a.crowd, a.area) == (b.category_id, b.bbox, b.crowd, b.area)
-        && a.rest == b.rest
-        && outline(a) == outline(b)
 }

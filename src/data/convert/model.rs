@@ -150,4 +150,25 @@ impl Object {
             place,
         }
     }
+    /// What it is called, in the image of that name.
+    pub(super) fn named(&self, image: &str) -> String {
+        match self.id {
+            Some(id) => format!("{image}: annotation {id}"),
+            None => format!("{} ({image})", self.place),
+        }
+    }
+
+    /// Whether it says the same as `other`, wherever they stand and whatever their numbers.
+    pub(super) fn repeats(&self, other: &Self) -> bool {
+        let outlines = match (&self.outline, &other.outline) {
+            (Outline::None, Outline::None) => true,
+            (Outline::Polygons(a), Outline::Polygons(b)) => a == b,
+            (Outline::Json(a), Outline::Json(b)) => a.get() == b.get(),
+            _ => false,
+        };
+        (self.category_id, self.bbox, self.fractions, self.crowd, self.area)
+            == (other.category_id, other.bbox, other.fractions, other.crowd, other.area)
+            && outlines
+            && self.rest == other.rest
+    }
 }

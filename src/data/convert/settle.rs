@@ -1,5 +1,6 @@
 //! Annotations meet their image files: what has one right answer is repaired, the rest is told.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -90,6 +91,7 @@ fn settle_image(image: &mut Image, care: Care, truth: bool, said: &mut Said) -> 
     let size = settle_size(image, facts, said);
     let name = std::mem::take(&mut image.name);
     image.objects.retain_mut(|object| settle_object(object, &name, size, said));
+    drop_repeated(&mut image.objects, &name, said);
     image.name = name;
     if truth && image.objects.is_empty() {
         let all = if had == 0 { "" } else { ": all of its objects were left out" };
@@ -187,11 +189,7 @@ fn is_box(bbox: [f64; 4]) -> Result<(), &'static str> {
 fn settle_object(object: &mut Object, image: &str, size: Size, said: &mut Said) -> bool {
     let source_box = object.bbox;
     let mut say = |object: &Object, change, detail: String| {
-        let place = match object.id {
-            Some(id) => format!("{image}: annotation {id}"),
-            None => format!("{} ({image})", object.place),
-        };
-        said.push((change, format!("{place}: {detail}")));
+        said.push((change, format!("{}: {detail}", object.named(image))));
     };
     if let Err(problem) = is_box(object.bbox) {
         say(object, Change::BadBox, format!("{source_box:?}, {problem}"));
@@ -225,6 +223,22 @@ fn settle_object(object: &mut Object, image: &str, size: Size, said: &mut Said) 
     let given = object.area.filter(|area| area.is_finite() && *area >= 0.);
     object.area = given.or_else(|| outline_area(&object.outline)).or(Some(w * h));
     true
+}
+
+/// Leaves one of objects that say the same: the others would be truth that no detection can match.
+fn drop_repeated(objects: &mut Vec<Object>, image: &str, said: &mut Said) {
+    let mut kept: Vec<Object> = Vec::with_capacity(objects.len());
+    let mut known: HashMap<(i64, [u64; 4]), Vec<usize>> = HashMap::new();
+    for object in objects.drain(..) {
+        let alike = known.entry((object.category_id, object.bbox.map(f64::to_bits))).or_default();
+        if alike.iter().any(|&i| object.repeats(&kept[i])) {
+            said.push((Change::RepeatedEntry, object.named(image)));
+        } else {
+            alike.push(kept.len());
+            kept.push(object);
+        }
+    }
+    *objects = kept;
 }
 
 /// Fractions to pixels, to a thousandth: finer than any file has them.
@@ -310,6 +324,21 @@ mod tests {
         let mut of_mask = object([-2., 0., 4., 5.]);
         of_mask.area = Some(7.);
         assert_eq!(settled(of_mask).0.unwrap().area, Some(7.));
+    }
+
+    #[test]
+    fn of_objects_that_say_the_same_one_is_left() {
+        let mut other_class = object([1., 2., 3., 4.]);
+        other_class.category_id = 2;
+        let mut masked = object([1., 2., 3., 4.]);
+        masked.outline = Outline::Polygons(vec![vec![1., 2., 4., 2., 4., 6.]]);
+        let same = || object([1., 2., 3., 4.]);
+        let mut objects = vec![same(), other_class, same(), masked, object([1., 2., 3., 4.5])];
+        objects[2].id = Some(7);
+        let mut said = Said::new();
+        drop_repeated(&mut objects, "a.jpg", &mut said);
+        assert_eq!(objects.len(), 4);
+        assert_eq!(said, [(Change::RepeatedEntry, "a.jpg: annotation 7".into())]);
     }
 
     #[test]
