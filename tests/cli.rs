@@ -71,6 +71,10 @@ fn a_model_and_a_results_file_are_not_scored_at_once() {
     let model = ["eval", "--data", "d", "--split", "val"];
     let file = ["--predictions", "dt.json", "--html", "page.html"];
     assert_refused(&[&model[..], &file].concat(), 2, &["'--predictions", "cannot be used with"]);
+    for network in [["--batch", "2"], ["--device", "cpu"], ["--engine", "native"]] {
+        let args = [&["eval", "--annotations", "gt.json"], &file[..2], &network].concat();
+        assert_refused(&args, 2, &[network[0], "cannot be used with"]);
+    }
     assert_refused(&["train", "--steps", "0"], 2, &["'0'", "--steps"]);
 }
 

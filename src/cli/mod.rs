@@ -194,7 +194,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Ground truth in COCO form, for scoring a results file
-    #[arg(long, value_name = "GT.json", requires = "predictions", conflicts_with_all = ["data", "split", "weights", "out"])]
+    #[arg(long, value_name = "GT.json", requires = "predictions", conflicts_with_all = ["data", "split", "weights", "out", "batch", "device", "engine", "precision"])]
     pub annotations: Option<PathBuf>,
     /// Detections as a COCO results list
     #[arg(long, value_name = "DT.json", requires = "annotations", conflicts_with_all = ["data", "split", "weights", "out"])]
