@@ -1,23 +1,22 @@
 //! `detect import SOURCE --out W.safetensors`: published weights into a model file.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::{ImportArgs, output};
+use super::{ImportArgs, network_file, output};
 use crate::config::Config;
 use crate::failure::{Exit, OrExit as _};
 use crate::weights::import::{self, About, Imported, Layout, Settings};
-use crate::weights::label_map;
-use crate::weights::pipeline::PipelineConfig;
+use crate::weights::{Source, label_map};
 
 pub(super) fn run(args: &ImportArgs) -> anyhow::Result<Exit> {
     // What can't be written is said before minutes of reading.
     check_out(&args.out, &args.source)?;
     let mut source = import::open(&args.source).or_exit(Exit::Weights)?;
-    let settings = settings(args)?;
+    let settings = settings(args, source.as_ref())?;
     tracing::info!("reading {}: {} tensors", args.source.display(), source.tensors().len());
     let imported = import::import(source.as_mut(), args.layout, &settings, &args.source)
         .or_exit(Exit::Weights)?;
@@ -53,6 +52,7 @@ fn without_effect(args: &ImportArgs, imported: &Imported) -> Option<&'static str
         ("--score", args.score.is_some() && !detector),
         ("--label-map", args.label_map.is_some() && !detector),
         ("--config", args.config.is_some() && !recipe),
+        ("--raw", args.raw && imported.layout != Layout::TfSlim),
     ];
     arguments.into_iter().find_map(|(flag, idle)| idle.then_some(flag))
 }
@@ -68,15 +68,11 @@ fn check_out(out: &Path, source: &Path) -> anyhow::Result<()> {
     output::check("--out", out, &[source])
 }
 
-fn settings(args: &ImportArgs) -> anyhow::Result<Settings> {
+fn settings(args: &ImportArgs, source: &dyn Source) -> anyhow::Result<Settings> {
     let categories = args.label_map.as_deref().map(label_map::read).transpose();
     let categories = categories.context("--label-map").or_exit(Exit::Weights)?;
-    let pipeline = match args.layout {
-        None | Some(Layout::TfDetector) => beside(&args.source),
-        _ => None,
-    };
-    let pipeline =
-        pipeline.as_deref().map(PipelineConfig::read).transpose().or_exit(Exit::Weights)?;
+    let layout = args.layout.or_else(|| Layout::recognise(source));
+    let pipeline = network_file::pipeline(layout, &args.source)?;
     Ok(Settings {
         wiring: args.wiring,
         pooling: args.pooling,
@@ -93,13 +89,6 @@ fn settings(args: &ImportArgs) -> anyhow::Result<Settings> {
             .transpose()
             .or_exit(Exit::Usage)?,
     })
-}
-
-/// The `pipeline.config` beside a file of TensorFlow's.
-fn beside(source: &Path) -> Option<PathBuf> {
-    let folder = if source.is_dir() { source } else { source.parent()? };
-    let path = folder.join("pipeline.config");
-    path.is_file().then_some(path)
 }
 
 fn report(args: &ImportArgs, imported: &Imported) -> anyhow::Result<()> {

@@ -289,7 +289,7 @@ pub struct ImportArgs {
     /// How average pools treat padding [default: timm for timm's own network, else tf]
     #[arg(long, value_enum, value_name = "POOLING")]
     pub pooling: Option<Pooling>,
-    /// Take a checkpoint's variables, not their moving averages
+    /// Take a classifier's variables, not their moving averages (TF-slim)
     #[arg(long)]
     pub raw: bool,
     /// Size of the network's input [default: as published]

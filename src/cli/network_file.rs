@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use crate::config::Pooling;
 use crate::failure::{Exit, OrExit as _};
 use crate::nasnet::Wiring;
-use crate::weights::import::{self, About, Settings};
-use crate::weights::{ClassifierInfo, Contents, ModelInfo, SafetensorsFile, classifier, model};
+use crate::weights::import::{self, About, Layout, Settings};
+use crate::weights::{
+    ClassifierInfo, Contents, ModelInfo, PipelineConfig, SafetensorsFile, classifier, model,
+    tf_bundle,
+};
 
 /// The file that `weights` means: a path, which may be that of a TensorFlow checkpoint, or the name of a
 /// shipped model.
 pub(super) fn resolve(weights: &str) -> anyhow::Result<PathBuf> {
     let given = Path::new(weights);
-    if given.exists() || given.with_extension("ckpt.index").exists() {
+    if given.exists() || !tf_bundle::files(given).is_empty() {
         return Ok(given.to_owned());
     }
     model::resolve(Some(weights)).or_exit(Exit::Weights)
@@ -22,7 +25,19 @@ pub(super) fn resolve(weights: &str) -> anyhow::Result<PathBuf> {
 /// What the file says of itself, where it is a model file of ours.
 pub(super) fn description(path: &Path) -> Option<BTreeMap<String, String>> {
     let file = SafetensorsFile::open(path).ok()?;
-    file.metadata().contains_key("format").then(|| file.metadata().clone())
+    let format = file.metadata().get("format")?;
+    format.starts_with("detect-").then(|| file.metadata().clone())
+}
+
+/// The settings in the `pipeline.config` beside `source`, where it is a detector of TensorFlow's.
+pub(super) fn pipeline(
+    layout: Option<Layout>,
+    source: &Path,
+) -> anyhow::Result<Option<PipelineConfig>> {
+    let folder = if source.is_dir() { Some(source) } else { source.parent() };
+    let path = folder.map(|folder| folder.join("pipeline.config"));
+    let path = path.filter(|path| layout == Some(Layout::TfDetector) && path.is_file());
+    path.as_deref().map(PipelineConfig::read).transpose().or_exit(Exit::Weights)
 }
 
 /// The file's tensors in our names and what it is: a model file of ours, or any that `detect import`
@@ -51,8 +66,12 @@ pub(super) fn read(
         return Ok((contents, about));
     }
     let mut source = import::open(path).or_exit(Exit::Weights)?;
-    let settings = Settings { wiring, pooling, ..Settings::default() };
+    let pipeline = pipeline(Layout::recognise(source.as_ref()), path)?;
+    let settings = Settings { wiring, pooling, pipeline, ..Settings::default() };
     let imported = import::import(source.as_mut(), None, &settings, path).or_exit(Exit::Weights)?;
+    for note in &imported.notes {
+        tracing::warn!("{note}");
+    }
     let backbone = imported.about.backbone();
     tracing::info!(
         "{}: {}, {:?} wiring, {:?} pooling",

@@ -21,7 +21,7 @@ use crate::nasnet::names;
 use crate::nasnet::plan::Plan;
 use crate::network::{ClassifierModel, DetectorModel, FeatureModel, Images};
 use crate::weights::import::{About, heads};
-use crate::weights::strict::fit;
+use crate::weights::strict::{fit, usable};
 use crate::weights::{ClassifierInfo, Contents, Element, ModelInfo, StoredTensor, WeightsError};
 
 /// What names of a featurizer's tensors begin with.
@@ -75,6 +75,7 @@ fn network(
     path: &Path,
     (instructions, pool): (Instructions, Arc<ThreadPool>),
 ) -> Result<Network, WeightsError> {
+    usable(contents, path)?;
     let mut wanted = expected(&section.plan(), cells);
     wanted.extend(also);
     let found = fit(&wanted, contents, |name| name.strip_prefix(BACKBONE), path)?;

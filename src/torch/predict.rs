@@ -9,7 +9,7 @@ use detect::fail;
 use detect::failure::Exit;
 use detect::geometry::{Detection, Size};
 use detect::weights::import::About;
-use detect::weights::{ClassifierInfo, Contents, ModelInfo, StoredTensor, WeightsError};
+use detect::weights::{ClassifierInfo, Contents, ModelInfo, StoredTensor, WeightsError, strict};
 use detect::{network, rules};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
@@ -35,6 +35,7 @@ impl Model {
         let info = ModelInfo::read_from(&contents, path)?;
         let store = VarStore::new(device);
         let network = FasterRcnn::new(&store.root(), &info.config, info.categories.len());
+        strict::usable(&contents, path)?;
         weights::load(&store, &contents, "", path)?;
         Ok(Self { info, network, store })
     }
@@ -86,6 +87,7 @@ impl ClassifierModel {
     ) -> Result<Self, WeightsError> {
         let store = VarStore::new(device);
         let network = Classifier::new(&store.root(), &info.backbone, info.classes.len());
+        strict::usable(contents, path)?;
         weights::load(&store, contents, "backbone.", path)?;
         Ok(Self { info, network, store })
     }
@@ -146,6 +148,7 @@ impl Features {
             }
         };
         contents.tensors.retain(|name, _| name.starts_with("backbone."));
+        strict::usable(&contents, path)?;
         weights::load(&store, &contents, "backbone.", path)?;
         Ok(Self { network, store })
     }

@@ -22,7 +22,7 @@ const VERSION: &str = "1";
 /// The stem has no output for fewer pixels a side.
 const FEWEST_PIXELS_A_SIDE: usize = 3;
 /// More than any list of classes has; it bounds the last layer.
-const MOST_CLASSES: usize = 1 << 20;
+pub(super) const MOST_CLASSES: usize = 1 << 20;
 
 /// What a classifier's file says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

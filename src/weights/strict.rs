@@ -43,6 +43,29 @@ pub fn fit<'a>(
     }
 }
 
+/// Refuses a model that would compute nothing but numbers that are none.
+///
+/// # Errors
+/// With every tensor that holds what is not finite, or variances below zero.
+pub fn usable(contents: &Contents, path: &Path) -> Result<(), WeightsError> {
+    let faults = contents.tensors.iter().filter_map(|(name, tensor)| unusable(name, tensor));
+    let list: Vec<String> = faults.map(|what| format!("  {what}")).collect();
+    if list.is_empty() {
+        return Ok(());
+    }
+    Err(WeightsError::Mismatch { path: path.into(), list: list.join("\n") })
+}
+
+/// Why no network can compute with the tensor of this name of ours, if there is a reason.
+pub(in crate::weights) fn unusable(name: &str, tensor: &StoredTensor) -> Option<String> {
+    if !tensor.is_finite() {
+        return Some(format!("{name} holds numbers that are not finite"));
+    }
+    let negative = name.ends_with("running_var")
+        && tensor.to_f32().is_some_and(|values| values.iter().any(|&x| x < 0.));
+    negative.then(|| format!("{name} holds negative variances"))
+}
+
 impl StoredTensor {
     /// Its elements as 32-bit floats, or `None` where they are no floats.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
@@ -81,6 +104,21 @@ mod tests {
         assert_eq!(read(Element::F64, &0.1_f64.to_le_bytes()), Some(vec![0.1]));
         assert_eq!(read(Element::I64, &[0; 8]), None);
         assert_eq!(read(Element::F16, &[]), Some(vec![]));
+    }
+
+    #[test]
+    fn what_nothing_can_be_computed_with_is_named() {
+        let unusable = |name: &str, values: &[f32]| {
+            unusable(name, &StoredTensor::from_f32(vec![values.len()], values))
+        };
+        assert_eq!(unusable("a.bn.running_var", &[0., 1.]), None);
+        assert_eq!(unusable("a.bn.running_mean", &[-1., 1.]), None);
+        let negative = unusable("a.bn.running_var", &[1., -1.]).unwrap();
+        assert_eq!(negative, "a.bn.running_var holds negative variances");
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let said = unusable("a.weight", &[1., bad]).unwrap();
+            assert_eq!(said, "a.weight holds numbers that are not finite");
+        }
     }
 
     #[test]

@@ -80,6 +80,27 @@ fn settings_are_the_user_s_then_the_file_s_then_the_published() {
 }
 
 #[test]
+fn features_are_made_with_the_settings_beside_a_checkpoint() {
+    let Some(folder) = oracle() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // Named as a trainer names its checkpoints.
+    for end in ["index", "data-00000-of-00001"] {
+        let name = dir.path().join(format!("model.ckpt-123.{end}"));
+        fs::copy(folder.join(format!("model.ckpt.{end}")), name).unwrap();
+    }
+    fs::copy(folder.join("pipeline.config"), dir.path().join("pipeline.config")).unwrap();
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/samples/sample_0001.jpg");
+    let maps = dir.path().join("maps.safetensors");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_detect"));
+    command.args(["features", "--wiring", "large", "--device", "cpu", "--weights"]);
+    command.arg(dir.path().join("model.ckpt-123")).arg("--input").arg(image);
+    let said = command.arg("--out").arg(&maps).output().unwrap();
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    // An eighth of 256 pixels.
+    assert_eq!(Contents::read(&maps).unwrap().tensors["cell_0"].shape[2..], [32, 32]);
+}
+
+#[test]
 fn checkpoint_and_frozen_graph_are_the_same_model() {
     let Some(folder) = oracle() else { return };
     let read = |name: &str| {

@@ -60,11 +60,17 @@ fn what_another_kind_of_file_would_take_is_refused() {
         assert_eq!(output.status.code(), Some(code), "{told}");
         assert!(told.contains(words) && !out.exists(), "{told}");
     }
+    let output = detect(&[&args[..], &["--raw"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("--raw does not go with") && !out.exists(), "{told}");
     // A size that no network can be fed with.
     let output = detect(&[&args[..], &["--image-size", "2"]].concat());
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{told}");
     assert!(told.contains("at least 3 pixels") && !out.exists(), "{told}");
+    // What lies in the same folder and belongs to another network.
+    fs::write(dir.path().join("pipeline.config"), "model { ssd { } }").unwrap();
     assert_eq!(detect(&args).status.code(), Some(0));
     let output = detect(&["import", text(&out), "--out", text(&out)]);
     assert_eq!(output.status.code(), Some(2), "its own source");
@@ -110,6 +116,79 @@ fn all_that_does_not_fit_is_listed_and_nothing_is_written() {
     assert_eq!(fs::read_to_string(&out).unwrap(), "what was there");
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(left.len(), 2, "no temporary file is left");
+}
+
+#[test]
+fn weights_that_nothing_can_be_computed_with_are_refused() {
+    let (dir, mut contents) = state_dict();
+    let mut spoil = |name: &str, value: f32| {
+        let bytes = &mut contents.tensors.get_mut(name).unwrap().bytes;
+        bytes[..4].copy_from_slice(&value.to_le_bytes());
+    };
+    spoil("conv0.conv.weight", f32::NAN);
+    spoil("conv0.bn.running_var", -1.);
+    let (weights, out) = (dir.path().join("w.safetensors"), dir.path().join("model.safetensors"));
+    contents.write(&weights).unwrap();
+    let said = detect(&["import", text(&weights), "--out", text(&out)]);
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(4), "{error}");
+    assert!(error.contains("(from conv0.conv.weight)") && error.contains("not finite"), "{error}");
+    assert!(error.contains("negative variances (from conv0.bn.running_var)"), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_model_with_numbers_that_are_not_finite_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let mut contents = Contents::read(&root.join("models/scenes.safetensors")).unwrap();
+    let name = "roi_heads.box_predictor.cls_score.bias";
+    let spoiled = contents.tensors.get_mut(name).unwrap();
+    *spoiled = StoredTensor::from_f32(spoiled.shape.clone(), &vec![f32::NAN; spoiled.shape[0]]);
+    let path = dir.path().join("m.safetensors");
+    contents.write(&path).unwrap();
+    let image = root.join("samples/sample_0001.jpg");
+    let said = detect(&[text(&image), "--weights", text(&path), "--device", "cpu"]);
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(4), "{error}");
+    assert!(error.contains(&format!("{name} holds numbers that are not finite")), "{error}");
+}
+
+#[test]
+fn a_safetensors_file_may_say_who_wrote_it() {
+    let (dir, mut contents) = state_dict();
+    contents.metadata.insert("format".into(), "pt".into());
+    let (weights, maps) = (dir.path().join("w.safetensors"), dir.path().join("m.safetensors"));
+    contents.write(&weights).unwrap();
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/samples/sample_0001.jpg");
+    let args = ["features", "--weights", text(&weights), "--input", text(&image), "--out"];
+    let said = detect(&[&args[..], &[text(&maps), "--device", "cpu"]].concat());
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    assert!(Contents::read(&maps).unwrap().tensors.contains_key("cell_0"));
+}
+
+#[test]
+fn a_shape_without_numbers_does_not_say_how_many_classes_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut contents = Contents::default();
+    let first = "FirstStageFeatureExtractor/";
+    for (name, shape) in [
+        (format!("{first}conv0/weights"), vec![3, 3, 3, 0]),
+        (format!("{first}cell_0/a"), vec![0]),
+        (format!("{first}cell_1/a"), vec![0]),
+        ("Conv/weights".into(), vec![3, 3, 96, 0]),
+        ("FirstStageBoxPredictor/ClassPredictor/weights".into(), vec![1, 0, 32, 24]),
+        ("SecondStageBoxPredictor/ClassPredictor/weights".into(), vec![96, 3_000_000_000, 0]),
+    ] {
+        let tensor = StoredTensor { element: Element::F32, shape, bytes: Vec::new() };
+        contents.tensors.insert(name, tensor);
+    }
+    let weights = dir.path().join("w.safetensors");
+    contents.write(&weights).unwrap();
+    let (read, peak) = counting::peak(|| imported(&weights, &Settings::default()));
+    let error = read.unwrap_err().to_string();
+    assert!(error.contains("its classifier has 3000000000 outputs"), "{error}");
+    assert!(peak < 1 << 20, "{peak} bytes");
 }
 
 #[test]

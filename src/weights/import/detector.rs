@@ -58,6 +58,9 @@ pub(super) fn from_tf(
     if settings.pipeline.is_none() {
         notes.push("there is no pipeline.config beside it: the settings are those of the published configuration".into());
     }
+    if source.tensors().keys().any(|name| name.ends_with(tf_slim::AVERAGE)) {
+        notes.push("it has moving averages, which TensorFlow's detectors use only where they are told to: its variables are taken".into());
+    }
     let categories = categories(found.classes, settings, path)?;
     let wanted = tf_detector::wanted(&config, found.classes);
     let other_constants = source.has_other_constants();

@@ -49,7 +49,7 @@ pub enum Layout {
 
 impl Layout {
     /// By names that no other layout has.
-    fn recognise(source: &dyn Source) -> Option<Self> {
+    pub fn recognise(source: &dyn Source) -> Option<Self> {
         let names = source.tensors();
         let has = |name: &str| names.contains_key(name);
         if names.keys().any(|name| name.starts_with(tf_detector::FIRST_STAGE)) {
@@ -86,7 +86,7 @@ pub struct Settings {
     pub wiring: Option<Wiring>,
     /// How stride-2 average pools treat padding; by default that of the program that the weights are from.
     pub pooling: Option<Pooling>,
-    /// Whether to take variables rather than their moving averages.
+    /// Whether to take variables rather than their moving averages (a classifier of TF-slim).
     pub raw: bool,
     /// Size of the network's input.
     pub image_size: Option<ImageSize>,

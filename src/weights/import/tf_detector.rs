@@ -12,6 +12,7 @@ use super::{Settings, tf_slim};
 use crate::config::{Config, Resize};
 use crate::nasnet::layers::Leaf;
 use crate::nasnet::{BackboneName, Form};
+use crate::weights::classifier::MOST_CLASSES;
 use crate::weights::pipeline::{ImageResizer, PipelineConfig};
 use crate::weights::{TensorInfo, WeightsError};
 
@@ -56,8 +57,13 @@ impl Found {
         }
         let name = BackboneName::a(cells / 2, channels, Form::ImageNet);
         name.to_string().parse::<BackboneName>().map_err(|e| error(&e.to_string()))?;
-        let classes = outputs.checked_sub(1).filter(|&n| n > 0);
-        let classes = classes.ok_or_else(|| error("its classifier has no class"))?;
+        let classes = outputs.checked_sub(1).filter(|n| (1..=MOST_CLASSES).contains(n));
+        let classes = classes.ok_or_else(|| {
+            error(&format!(
+                "its classifier has {outputs} outputs; expected 2 to {}",
+                MOST_CLASSES + 1
+            ))
+        })?;
         Ok(Self { name, stem_filters, classes, rpn_channels, anchors })
     }
 

@@ -11,7 +11,7 @@ use crate::nasnet::{BackboneName, Form};
 use crate::weights::{TensorInfo, WeightsError};
 
 /// A variable's moving average, which slim evaluates with.
-const AVERAGE: &str = "/ExponentialMovingAverage";
+pub(super) const AVERAGE: &str = "/ExponentialMovingAverage";
 
 /// What optimizers and counters leave beside the weights.
 const SLOTS: [&str; 8] =

@@ -11,6 +11,7 @@ use super::wanted::{Sides, Wanted};
 use super::{Settings, timm};
 use crate::config::{Config, Cut, Head, Rules};
 use crate::nasnet::layers::NetworkTensor;
+use crate::weights::classifier::MOST_CLASSES;
 use crate::weights::{TensorInfo, WeightsError};
 
 /// The recipe of what a state dict does not say: the usual NASNet detector of this form.
@@ -62,11 +63,13 @@ impl Found {
         }
         let featurizer = timm::Found::read(tensors, &prefix, path)?;
         let outputs = side("roi_heads.box_predictor.cls_score.weight", 0)?;
-        let classes = outputs.checked_sub(1).filter(|&n| n > 0);
+        let classes = outputs.checked_sub(1).filter(|n| (1..=MOST_CLASSES).contains(n));
+        let range =
+            || format!("its classifier has {outputs} outputs; expected 2 to {}", MOST_CLASSES + 1);
         Ok(Self {
             featurizer,
             prefix,
-            classes: classes.ok_or_else(|| error("its classifier has no class".into()))?,
+            classes: classes.ok_or_else(|| error(range()))?,
             mlp_width: side("roi_heads.box_head.fc6.weight", 0)?,
             mlp_inputs: side("roi_heads.box_head.fc6.weight", 1)?,
             map_channels: side(&format!("{}.weight", rpn_conv(tensors)), 1)?,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::nasnet::layers::Leaf;
+use crate::weights::strict::unusable;
 use crate::weights::{Contents, Source, StoredTensor, WeightsError};
 
 /// Which of the file's sides becomes each of ours. The file's shape follows from ours.
@@ -179,9 +180,14 @@ pub fn take(
     let mut contents = Contents::default();
     for w in wanted {
         let tensor = w.taken(source.read(&w.from)?);
+        faults.extend(unusable(&w.name, &tensor).map(|what| format!("  {what} (from {})", w.from)));
         contents.tensors.insert(w.name.clone(), tensor);
     }
-    Ok(contents)
+    if faults.is_empty() {
+        Ok(contents)
+    } else {
+        Err(WeightsError::Mismatch { path: path.into(), list: faults.join("\n") })
+    }
 }
 
 #[cfg(test)]
