@@ -1,7 +1,7 @@
 //! `detect report`: what a run has done, as a page and as a table.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -34,13 +34,11 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
     let runs: Vec<Run> =
         args.runs.iter().map(read).collect::<Result<_, _>>().or_exit(Exit::Data)?;
     let path = args.html.clone().unwrap_or_else(|| args.runs[0].join("report.html"));
-    // Only an older page may be replaced: all else in a run folder is the run.
-    let files = args.runs.iter().filter_map(|run| std::fs::read_dir(run).ok()).flatten().flatten();
-    let files: Vec<PathBuf> = files.map(|file| file.path()).collect();
-    let kept = files.iter().map(PathBuf::as_path);
-    let kept: Vec<&Path> =
-        kept.filter(|path| path.extension().is_none_or(|e| e != "html")).collect();
-    output::check("--html", &path, &kept)?;
+    // Only an older page may be replaced: all else in a run folder is the run, and a page reads a data set, too.
+    if path.extension().is_none_or(|e| e != "html" && e != "htm") {
+        return crate::fail!(Exit::Usage, "--html {}: pages end in .html", path.display());
+    }
+    output::check("--html", &path, &[])?;
     let page = html::html(&runs);
     whole::write(&path, |file| file.write_all(page.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))

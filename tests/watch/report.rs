@@ -112,6 +112,40 @@ fn images_that_are_gone_are_said_and_data_may_lie_elsewhere() {
 }
 
 #[test]
+fn a_run_that_finds_nothing_yet_shows_what_it_misses() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("r");
+    run_folder(&run, &scenes());
+    fs::write(run.join("detections.json"), "[]").unwrap();
+    stdout(&detect(&["report", run.to_str().unwrap()]));
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert_eq!(page.matches("data:image/jpeg;base64,").count(), 8);
+    assert!(page.contains("class=\"lost\"") && !page.contains("class=\"hit\""));
+}
+
+#[test]
+fn categories_of_other_data_sets_have_rows_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = ["a", "b"].map(|name| dir.path().join(name));
+    for run in &runs {
+        run_folder(run, &scenes());
+    }
+    let file = runs[1].join("evaluation.json");
+    let mut evaluation: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    evaluation["per_category"][0]["category"] = json!("zebra");
+    fs::write(&file, evaluation.to_string()).unwrap();
+    let page = dir.path().join("both.html");
+    let [a, b] = runs.each_ref().map(|run| run.to_str().unwrap());
+    stdout(&detect(&["report", a, b, "--html", page.to_str().unwrap()]));
+    let page = fs::read_to_string(&page).unwrap();
+    let (_, table) = page.split_once("<h2>Categories</h2>").unwrap();
+    let (table, _) = table.split_once("</table>").unwrap();
+    let count = evaluation["per_category"].as_array().unwrap().len();
+    assert_eq!(table.matches("<tr>").count(), 1 + count + 1, "{table}");
+    assert!(table.contains("zebra"), "{table}");
+}
+
+#[test]
 fn what_is_no_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let output = detect(&["report", dir.path().to_str().unwrap()]);
@@ -122,4 +156,11 @@ fn what_is_no_run_is_refused() {
     run_folder(&run, &scenes());
     let output = detect(&["report", run.to_str().unwrap(), "--html", "/no/such/folder/x.html"]);
     assert_eq!(output.status.code(), Some(5));
+    // What a page reads is no page.
+    let annotations = dir.path().join("val.json");
+    fs::write(&annotations, "{}").unwrap();
+    let output =
+        detect(&["report", run.to_str().unwrap(), "--html", annotations.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fs::read_to_string(&annotations).unwrap(), "{}");
 }

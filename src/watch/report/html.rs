@@ -280,10 +280,19 @@ fn categories(html: &mut String, runs: &[Run]) {
     let names: Vec<String> = lists.iter().map(|(run, _)| escape(&run.name)).collect();
     let head: Vec<&str> =
         std::iter::once("category").chain(names.iter().map(String::as_str)).collect();
-    let rows = list.iter().map(|entry| {
+    // Runs may be of different data sets: an id alone says nothing.
+    let same =
+        |a: &Value, b: &Value| ["category_id", "category"].iter().all(|key| a[*key] == b[*key]);
+    let mut all: Vec<&Value> = Vec::new();
+    for entry in lists.iter().flat_map(|(_, list)| list.iter()) {
+        if !all.iter().any(|known| same(known, entry)) {
+            all.push(entry);
+        }
+    }
+    let rows = all.into_iter().map(|entry| {
         let mut row = vec![name(entry)];
         for (_, other) in &lists {
-            let same = other.iter().find(|o| o["category_id"] == entry["category_id"]);
+            let same = other.iter().find(|other| same(other, entry));
             row.push(same.map_or("–".to_owned(), |same| score(same, "AP")));
         }
         row

@@ -12,7 +12,7 @@ use crate::data::image::{Rgb, decode};
 use crate::data::{Dataset, ImageRecord};
 use crate::eval::analysis::curve::Curve;
 use crate::eval::analysis::outcomes::Outcomes;
-use crate::eval::{GroundTruth, Id, Results, Settings};
+use crate::eval::{EvalError, GroundTruth, Id, Results, Settings};
 use crate::geometry::Size;
 use crate::watch::DETECTIONS;
 
@@ -94,7 +94,11 @@ pub(super) fn of(run: &Run, data: Option<&Path>) -> Result<Samples, String> {
     let dataset = Dataset::open(root, split).map_err(|error| {
         format!("the data set of the run can't be read ({error}); --data says where it lies now")
     })?;
-    let results = Results::from_file(&file).map_err(|e| e.to_string())?;
+    let results = match Results::from_file(&file) {
+        // A network that has learned little yet.
+        Err(EvalError::NoDetections { .. }) => Results::from(Vec::new()),
+        read => read.map_err(|e| e.to_string())?,
+    };
     let truth = GroundTruth::from_files(&dataset.annotation_files).map_err(|e| e.to_string())?;
     let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
     let truth = truth.restricted_to(&ids);
