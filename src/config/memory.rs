@@ -107,18 +107,20 @@ impl Config {
                     of_crop[i + 1] = Size::new(half(height), half(width));
                 }
                 let mut tail = Stretch::over(&plan, last.0..plan.cells.len(), &of_crop, regions);
-                tail.maps += regions * crop * (plan.channels(first) as u64 + channels);
+                tail.crops = regions * crop * (plan.channels(first) as u64 + channels);
                 tail
             }
         };
-        let inside = if self.train.recompute {
-            trunk.largest.max(heads.largest)
-        } else {
-            trunk.inside + heads.inside
-        };
         // On the way back a cell's gradients stand beside what it kept.
-        let back = trunk.largest.max(heads.largest) / 2;
-        Some(trunk.maps + heads.maps + rpn + inside + back)
+        let largest = trunk.largest.max(heads.largest);
+        let (inside, back) = if self.train.recompute {
+            // A cell that is computed again is whole before its gradients begin; those of the crops wait for the tail's
+            // first cell.
+            (largest, largest + heads.crops)
+        } else {
+            (trunk.inside + heads.inside, largest / 2)
+        };
+        Some(trunk.maps + heads.maps + heads.crops + rpn + inside + back)
     }
 }
 
@@ -131,6 +133,8 @@ struct Stretch {
     inside: u64,
     /// The same of the largest cell.
     largest: u64,
+    /// What the first cell of a tail is given.
+    crops: u64,
 }
 
 impl Stretch {
