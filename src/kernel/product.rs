@@ -115,7 +115,7 @@ impl Kernel for Narrow<'_> {
         for row in 0..rows.count {
             // SAFETY: the caller's.
             unsafe {
-                let from = rows.first.add(row * rows.distance);
+                let from = rows.first.wrapping_add(row * rows.distance);
                 let to = words.add(row * distance).cast::<bf16>();
                 let mut done = 0;
                 for segment in reading.parts.iter().flatten() {
@@ -262,7 +262,7 @@ impl Panel<'_> {
                 }
             }
             let mut weights = self.weights;
-            let begin = self.rows.first.add(row * distance);
+            let begin = self.rows.first.wrapping_add(row * distance);
             for segment in self.segments {
                 // One pointer for three rows: the processor adds once or twice the distance by itself.
                 let mut inputs: [*const f32; 3] = std::array::from_fn(|i| {

@@ -71,7 +71,8 @@ impl Kernel for Tile<'_> {
                     let strided =
                         View { pixel: source.pixel * across, row: source.row * down, ..*source };
                     let multiply = |at: [usize; 3], begin, count, reading| {
-                        let first = base.add(strided.at(at));
+                        // Where nothing is read, it may lie outside.
+                        let first = base.wrapping_add(strided.at(at));
                         let rows = Rows { first, distance: strided.pixel, count };
                         let mut room = [sinks[0]; OUTS];
                         let finish = finish.from(begin, &mut room);

@@ -60,8 +60,8 @@ struct Dense {
     outputs: usize,
     runs: Vec<(usize, usize)>,
     stride: [usize; 2],
-    /// A second tap, one pixel further down and across.
-    second: bool,
+    /// Which pixels it reads: 0 is the output's own, 1 lies one further down and across.
+    taps: &'static [usize],
     /// Pixels of the source beyond the last that the first tap reads.
     beyond: [usize; 2],
     given: bool,
@@ -76,21 +76,21 @@ prop_compose! {
     fn dense()(
         (grid, outputs, runs) in (grids(), prop_oneof![1..40_usize, 1..130_usize], runs()),
         stride in [1..3_usize, 1..3_usize],
-        second in any::<bool>(),
+        taps in prop::sample::select(vec![&[0][..], &[1], &[0, 1]]),
         beyond in [0..2_usize, 0..2_usize],
         (given, source_first) in any::<(bool, bool)>(),
         (source_gaps, residual) in (gaps(), prop::option::of(gaps())),
         (targets, seed) in (targets(), any::<u32>()),
     ) -> Dense {
         Dense {
-            grid, outputs, runs, stride, second, beyond, given, source_first, source_gaps, residual, targets, seed,
+            grid, outputs, runs, stride, taps, beyond, given, source_first, source_gaps, residual, targets, seed,
         }
     }
 }
 
 impl Dense {
     fn check(&self, set: Instructions) -> Result<(), TestCaseError> {
-        let Self { grid, outputs, stride, beyond, seed, .. } = *self;
+        let Self { grid, outputs, stride, taps, beyond, seed, .. } = *self;
         let segments = segments(&self.runs);
         let places = places(&segments);
         let channels = outputs.next_multiple_of(set.lanes());
@@ -120,27 +120,29 @@ impl Dense {
                 (lay_out(&mut maps), results)
             }
         };
-        let mut all = segments.clone();
-        if self.second {
-            let moved = |s: &Segment| Segment { offset: s.offset + view.row + view.pixel, ..*s };
-            all.extend(segments.iter().map(moved));
-        }
+        let further = view.row + view.pixel;
+        let moved = |by: usize| {
+            let offset = by * further;
+            segments.iter().map(move |s| Segment { offset: s.offset + offset, ..*s })
+        };
+        let all: Vec<Segment> = taps.iter().flat_map(|tap| moved(tap - taps[0])).collect();
+        let edge: &[Segment] = if taps[0] == 0 { &segments } else { &[] };
         let exists = |[_, y, x]: [usize; 3]| y < height && x < width;
-        let valid = if self.second {
-            // Outputs whose second tap exists.
+        let valid = if taps.contains(&1) {
+            // Outputs whose further pixel exists.
             [(grid.height, 0, height), (grid.width, 1, width)]
                 .map(|(n, i, size)| (0..n).filter(|at| at * stride[i] + 1 < size).count())
         } else {
             [grid.height, grid.width]
         };
-        let weights = packed(set, [outputs, places.len() * if self.second { 2 } else { 1 }], seed);
+        let weights = packed(set, [outputs, places.len() * taps.len()], seed);
         let step = Step {
             operation: Operation::Product {
                 given: self.given,
-                source: view,
+                source: View { start: view.start + taps[0] * further, ..view },
                 stride,
                 reading: Reading::new(&all),
-                edge: Reading::new(&segments),
+                edge: Reading::new(edge),
                 valid,
                 weights,
             },
@@ -149,7 +151,6 @@ impl Dense {
             residual: added,
             outs,
         };
-        let taps: &[usize] = if self.second { &[0, 1] } else { &[0] };
         let value = |pixel: [usize; 3], output: usize| {
             let [image, y, x] = pixel;
             let tap = |by: usize| [image, y * stride[0] + by, x * stride[1] + by];
