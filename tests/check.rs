@@ -103,6 +103,21 @@ fn boxes() {
 }
 
 #[test]
+fn hidden_files_are_no_splits() {
+    let set = spoiled(|_, _| {});
+    set.file("annotations/._t.json", "what macOS leaves in archives");
+    assert_eq!(findings(set.root()), (0, vec![]));
+}
+
+#[test]
+fn a_name_can_not_write_lines_of_its_own() {
+    let set = spoiled(|_, c| c["images"][0]["file_name"] = json!("a\u{1b}[2J\nfake: 0 errors.png"));
+    let table = String::from_utf8(detect(set.root(), &[]).stdout).unwrap();
+    assert!(table.contains("fake: 0 errors") && !table.contains('\u{1b}'), "{table}");
+    assert!(table.lines().all(|line| !line.starts_with("fake")), "{table}");
+}
+
+#[test]
 fn ids() {
     finds("duplicate_image_id", 1, 3, |_, c| {
         let again = c["images"][0].clone();

@@ -292,6 +292,42 @@ fn a_classifier_says_the_same_as_its_last_map() {
 }
 
 #[test]
+fn annotations_without_area_and_iscrowd_are_scored_as_they_are_trained_on() {
+    let program = Alone::new();
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("annotations")).unwrap();
+    fs::create_dir(folder.path().join("images")).unwrap();
+    let mut truth: Value =
+        serde_json::from_slice(&fs::read(shipped("scenes/annotations/val.json")).unwrap()).unwrap();
+    truth["images"].as_array_mut().unwrap().truncate(3);
+    let images = truth["images"].clone();
+    let ids: Vec<&Value> = images.as_array().unwrap().iter().map(|image| &image["id"]).collect();
+    for image in images.as_array().unwrap() {
+        let name = image["file_name"].as_str().unwrap();
+        let from = shipped(&format!("scenes/images/{name}"));
+        fs::copy(from, folder.path().join("images").join(name)).unwrap();
+    }
+    let all = truth["annotations"].as_array_mut().unwrap();
+    all.retain(|annotation| ids.contains(&&annotation["image_id"]));
+    for annotation in all.iter_mut() {
+        let side = |i: usize| annotation["bbox"][i].as_f64().unwrap();
+        (annotation["area"], annotation["iscrowd"]) = ((side(2) * side(3)).into(), 0.into());
+    }
+    let file = folder.path().join("annotations/val.json");
+    let root = folder.path().to_str().unwrap();
+    let args = ["eval", "--data", root, "--split", "val", "--weights", "scenes"];
+    fs::write(&file, truth.to_string()).unwrap();
+    let whole = program.json(&args);
+    assert!(whole["stats"][0].as_f64().unwrap() > 0.1, "{whole}");
+    for annotation in truth["annotations"].as_array_mut().unwrap() {
+        annotation.as_object_mut().unwrap().retain(|key, _| key != "area" && key != "iscrowd");
+    }
+    // With the mark that some editors put before a text.
+    fs::write(&file, format!("\u{feff}{truth}")).unwrap();
+    assert_eq!(program.json(&args)["stats"], whole["stats"]);
+}
+
+#[test]
 fn it_times_itself() {
     let program = Alone::new();
     let args = ["bench", "--backbone", "nasnet-a-2@192", "--image-size", "64", "--runs", "3"];

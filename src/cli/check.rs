@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::data::check::{Report, Severity, check};
 use crate::failure::{Exit, OrExit as _};
+use crate::page::printable;
 use crate::watch::progress::Reported;
 
 /// Places of each finding in the table; JSON has them all.
@@ -75,6 +76,8 @@ fn table(report: &Report, out: &mut impl std::io::Write) -> std::io::Result<()> 
         let (count, meaning) = (finding.count, finding.kind.meaning());
         writeln!(out, "{split:<name_width$} {count:>9}  {meaning}")?;
         for example in finding.examples.iter().take(SHOWN) {
+            // Names come from strangers; a line is a line.
+            let example = printable(&example.to_string());
             writeln!(out, "{:<name_width$} {:>9}    {example}", "", "")?;
         }
         if finding.count > SHOWN {

@@ -10,6 +10,7 @@ use crate::data::convert::{
     ConvertError, Difficult, Entry, Fate, Format, Options, Outcome, convert, fix,
 };
 use crate::failure::{Exit, OrExit as _};
+use crate::page::printable;
 use crate::watch::progress::Reported;
 
 /// Examples of each kind on stderr; JSON has more.
@@ -144,7 +145,7 @@ fn told(entry: &Entry) -> String {
     for example in entry.examples.iter().take(SHOWN) {
         text.push_str("\n    ");
         // Names come from strangers; a line is a line.
-        text.extend(example.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+        text.push_str(&printable(example));
     }
     if entry.count > SHOWN {
         text.push_str("\n    ...");

@@ -97,7 +97,8 @@ pub fn splits(root: &Path) -> Vec<String> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let stem = name.strip_suffix(".json")?;
+            // Hidden files are not the data set's: macOS leaves `._val.json` beside `val.json` in archives.
+            let stem = name.strip_suffix(".json").filter(|stem| !stem.starts_with('.'))?;
             match stem {
                 "image_info_test-dev2017" => return Some(TEST_DEV.to_owned()),
                 // COCO's files for other tasks lie in the same folder.

@@ -121,7 +121,7 @@ pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result
 }
 
 /// `bytes` as [`from_json`] would read them, for values that borrow from the text.
-pub(super) fn plain_json(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn plain_json(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }

@@ -2,11 +2,15 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::{Evaluation, GroundTruth, ResultEntry, Results, evaluate};
 use crate::config::{Input, Loader};
 use crate::data::loader::{Batch, EvalLoader, LoadError};
+use crate::data::plain_json;
 use crate::data::sampling::Share;
 use crate::data::{Category, Dataset};
 use crate::failure::{Exit, OrExit as _, out_of_memory};
@@ -111,12 +115,50 @@ fn to_entry(detection: &Detection, image_id: i64, categories: &[Category]) -> Re
     }
 }
 
-/// Scores `results` against the annotations of `dataset`.
+/// Scores `results` against the annotations of `dataset`, and tells what pycocotools passes over in silence. Annotations
+/// may lack what pycocotools wants and [`Dataset::open`] does not.
+///
+/// # Errors
+/// The annotations can't be read, or say what is no truth.
 pub fn score(dataset: &Dataset, results: Vec<ResultEntry>) -> anyhow::Result<Evaluation> {
     let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
-    let truth = GroundTruth::from_files(&dataset.annotation_files).or_exit(Exit::Data)?;
-    let truth = truth.restricted_to(&ids);
-    evaluate(&truth, &Results::from(results)).or_exit(Exit::Data)
+    let results = Results::from(results);
+    let scored = |truth: GroundTruth| evaluate(&truth.restricted_to(&ids), &results);
+    let files = &dataset.annotation_files;
+    let evaluation = match GroundTruth::from_files(files).and_then(scored) {
+        Ok(evaluation) => evaluation,
+        Err(error) => {
+            let truth = files.iter().map(|file| completed(file)).collect::<Option<Vec<_>>>();
+            let truth = truth.and_then(|truths| truths.into_iter().reduce(GroundTruth::and));
+            let evaluation = truth.and_then(|truth| scored(truth).ok());
+            evaluation.ok_or(error).or_exit(Exit::Data)?
+        }
+    };
+    for warning in &evaluation.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(evaluation)
+}
+
+/// The truth of a file with what training takes for granted: the area of a box where none is given, and no crowd where
+/// nothing says so.
+fn completed(file: &Path) -> Option<GroundTruth> {
+    let mut json: Value = serde_json::from_slice(&plain_json(std::fs::read(file).ok()?)).ok()?;
+    for annotation in json.get_mut("annotations")?.as_array_mut()? {
+        let annotation = annotation.as_object_mut()?;
+        let side = |i: usize| annotation.get("bbox").and_then(|bbox| bbox.get(i)?.as_f64());
+        if annotation.get("area").is_none_or(Value::is_null) {
+            let area = side(2)? * side(3)?;
+            annotation.insert("area".into(), area.into());
+        }
+        let crowd = match annotation.get("iscrowd") {
+            None | Some(Value::Null | Value::Bool(false)) => 0,
+            Some(Value::Bool(true)) => 1,
+            Some(_) => continue,
+        };
+        annotation.insert("iscrowd".into(), crowd.into());
+    }
+    GroundTruth::from_json(&json.to_string()).ok()
 }
 
 #[cfg(test)]

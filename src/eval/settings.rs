@@ -159,6 +159,11 @@ impl Settings {
                     if count >= MOST_THRESHOLDS as f64 {
                         return Err(format!("`{part}` is more than {MOST_THRESHOLDS} thresholds"));
                     }
+                    if (count * step - (to - from)).abs() > 1e-6 {
+                        return Err(format!(
+                            "`{part}`: no number of steps leads from one to the other"
+                        ));
+                    }
                     // As numpy.linspace: both ends are exact.
                     let step = (to - from) / count;
                     thresholds.extend((0..count as usize).map(|k| k as f64 * step + from));
@@ -247,6 +252,12 @@ mod tests {
         assert_eq!(bits(&settings.iou_thresholds), bits(&decimal));
         settings.set_iou_thresholds("0.5:0.95:0.05").unwrap();
         assert_eq!(bits(&settings.iou_thresholds), bits(&decimal));
+        for off in ["0.5:0.95:0.1", "0.5:0.6:0.5"] {
+            let problem = settings.set_iou_thresholds(off).unwrap_err();
+            assert!(problem.contains("no number of steps"), "{off}: {problem}");
+        }
+        settings.set_iou_thresholds("0.5:0.5:0.1").unwrap();
+        assert_eq!(settings.iou_thresholds, [0.5]);
         settings.set_iou_thresholds("0.75, 0.5").unwrap();
         assert_eq!(settings.iou_thresholds, [0.75, 0.5]);
         for wrong in ["", "a", "0.5:0.9", "0.5:0.9:0", "0:1:0.001", "0.5,,0.6"] {

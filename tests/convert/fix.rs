@@ -66,6 +66,16 @@ fn fixes(log: Value, code: i32, change: impl FnOnce(&Set, &mut Value)) -> Value 
 }
 
 #[test]
+fn a_copy_lies_outside_of_its_source() {
+    let set = spoiled(|_, _| {});
+    let inside = set.root().join("images/new");
+    let args = ["check", set.root().to_str().unwrap(), "--fix", inside.to_str().unwrap()];
+    let (code, _, stderr) = detect(&args);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("name a folder outside") && !inside.exists(), "{stderr}");
+}
+
+#[test]
 fn a_sound_set_stays_as_it_is() {
     let set = spoiled(|_, _| {});
     let (content, log, code) = fixed(&set);

@@ -77,6 +77,27 @@ fn roboflow_layout() {
 }
 
 #[test]
+fn a_stray_image_that_makes_one_split_of_several_is_told() {
+    let stray = |name: &str, more: &[&str]| {
+        let source = Source::new();
+        source.file("classes.txt", "cat\n");
+        for at in ["train/images/a.png", "val/images/b.png", name] {
+            source.picture(at);
+        }
+        convert(source.root(), more)
+    };
+    let sound = stray("val/images/c.png", &[]);
+    assert_eq!(sound.images("val").as_array().unwrap().len(), 2);
+    assert!(!sound.log().to_string().contains("no_split"));
+    let made = stray("preview.png", &[]);
+    assert_eq!((made.code, made.images("train").as_array().unwrap().len()), (0, 3));
+    assert!(made.log().to_string().contains("[\"no_split\",null,1]"), "{}", made.log());
+    assert!(made.stderr.contains("preview.png"), "{}", made.stderr);
+    let named = stray("preview.png", &["--split", "all"]);
+    assert!(!named.log().to_string().contains("no_split"), "{}", named.log());
+}
+
+#[test]
 fn darknet_layout() {
     let source = Source::new();
     source.file("obj.data", "classes = 1\ntrain = data/train.txt\nvalid = data/test.txt\nnames = data/obj.names\nbackup = b/\n");

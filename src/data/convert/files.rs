@@ -21,6 +21,8 @@ pub(super) struct Files {
     pub(super) images: Vec<PathBuf>,
     by_name: HashMap<String, Vec<usize>>,
     by_stem: HashMap<String, Vec<usize>>,
+    /// With and without their extension.
+    by_path: HashMap<PathBuf, Vec<usize>>,
 }
 
 /// What a name means.
@@ -77,10 +79,13 @@ impl Files {
             }
             if is_image(path) { images.push(path.to_owned()) } else { others.push(path.to_owned()) }
         }
-        let mut files =
-            Self { root, named, others, images, by_name: HashMap::new(), by_stem: HashMap::new() };
+        let (by_name, by_stem, by_path) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut files = Self { root, named, others, images, by_name, by_stem, by_path };
         for (i, path) in files.images.iter().enumerate() {
             let text = |part: Option<&std::ffi::OsStr>| part?.to_str().map(str::to_owned);
+            for path in [path.clone(), path.with_extension("")] {
+                files.by_path.entry(path).or_default().push(i);
+            }
             if let Some(name) = text(path.file_name()) {
                 files.by_name.entry(name).or_default().push(i);
             }
@@ -155,13 +160,10 @@ impl Files {
             },
         };
         let path = |i: usize| self.images[i].as_path();
-        let bare = |path: &Path| path.with_extension("");
         if !name.starts_with('/') {
             for exact in [near.join(&relative), relative] {
-                let hit = |&&i: &&usize| path(i) == exact || bare(path(i)) == exact;
-                let hits: Vec<usize> = candidates.iter().filter(hit).copied().collect();
-                if let [i] = hits[..] {
-                    return Found::One(path(i));
+                if let Some([i]) = self.by_path.get(&exact).map(Vec::as_slice) {
+                    return Found::One(path(*i));
                 }
             }
         }

@@ -70,6 +70,7 @@ changes! {
     SizeAdded, Changed, "sizes taken from the file, where none was declared";
     Renumbered, Changed, "annotations with a new id: theirs was used twice";
     NamedCategory, Changed, "categories without a name: named by their number";
+    NoSplit, Changed, "files outside of the folders that name splits, so that all images went into one: move them, or name it with --split";
     SplitRenamed, Changed, "splits renamed";
     EmptyList, Wrong, "lists that must not be empty or missing";
     DuplicateImageId, Wrong, "image ids that stand for several files";

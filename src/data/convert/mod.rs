@@ -168,6 +168,7 @@ pub fn fix(
     progress: Progress<'_>,
 ) -> Result<Outcome, ConvertError> {
     write::refuse_used(out)?;
+    write::refuse_inside(out, root)?;
     let mut read = json::read_layout(root)?;
     settle::settle(&mut read, settle::Care::Pixels, progress);
     parts::keep_listed(&mut read);

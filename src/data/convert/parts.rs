@@ -35,9 +35,31 @@ pub(super) fn split_name(
     Ok(found.filter(|_| source.named_splits).or(given).unwrap_or(TRAIN).to_owned())
 }
 
+/// Notes whether the source names its splits, of files and whether each of them does: all of them do, or none counts.
+pub(super) fn note_splits<'a>(
+    source: &mut Source,
+    options: &Options,
+    files: impl Iterator<Item = (&'a Path, bool)>,
+) {
+    let (mut some, mut without) = (false, Vec::new());
+    for (file, names) in files {
+        some |= names;
+        if !names {
+            without.push(file);
+        }
+    }
+    source.named_splits = some && without.is_empty();
+    if some && options.split.is_none() {
+        for file in without {
+            source.log.add(Change::NoSplit, None, file.display().to_string());
+        }
+    }
+}
+
 /// Takes the part of the images that `--val` asks for out of the only split.
 ///
-/// The images with the smallest hashes of seed and name are taken: a set that grows keeps its parts.
+/// The images with the smallest hashes of seed and name are taken: their order does not matter. Of a set that grows, others
+/// are.
 pub(super) fn take_val(source: &mut Source, options: &Options) -> Result<(), ConvertError> {
     let Some(part) = options.val else { return Ok(()) };
     let [split] = &mut source.splits[..] else {

@@ -15,7 +15,7 @@ use super::error::ConvertError;
 use super::files::{Files, Found, shown, split_of};
 use super::log::Change;
 use super::model::{Declared, Image, Object, Place, Source, Split};
-use super::parts::{Names, split_name};
+use super::parts::{Names, note_splits, split_name};
 
 /// Where a row has what.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,8 +154,10 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
         let folder = path.parent().and_then(Path::file_name).and_then(|f| f.to_str());
         split_of(stem).or_else(|| split_of(folder?))
     };
-    source.named_splits = !tables.is_empty()
-        && tables.iter().all(|(path, columns)| columns.split.is_some() || named(path).is_some());
+    let names_its =
+        |path: &Path, columns: &Columns| columns.split.is_some() || named(path).is_some();
+    let all = tables.iter().map(|(path, columns)| (*path, names_its(path, columns)));
+    note_splits(&mut source, options, all);
     split_name(None, &source, options)?;
     let mut reading = Reading {
         files,

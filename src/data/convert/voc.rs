@@ -19,7 +19,7 @@ use super::error::ConvertError;
 use super::files::{Files, Found, shown, split_of};
 use super::log::{Change, Log};
 use super::model::{Declared, Image, Object, Place, Source, Split};
-use super::parts::{Names, split_name};
+use super::parts::{Names, note_splits, split_name};
 use super::voc_lists;
 use super::{Difficult, Options};
 
@@ -153,7 +153,8 @@ fn split<'a>(
     let named = |path: &Path| {
         path.parent()?.components().rev().find_map(|c| split_of(c.as_os_str().to_str()?))
     };
-    source.named_splits = !xmls.is_empty() && xmls.iter().all(|path| named(path).is_some());
+    let all = xmls.iter().map(|path| (*path, named(path).is_some()));
+    note_splits(source, options, all);
     let mut splits = Splits::new();
     for path in xmls {
         let name = split_name(named(path).as_deref(), source, options)?;

@@ -15,7 +15,7 @@ use super::error::ConvertError;
 use super::files::{Files, shown, split_of};
 use super::log::{Change, Log};
 use super::model::{Category, Declared, Image, Object, Outline, Place, Source, Split};
-use super::parts::split_name;
+use super::parts::{note_splits, split_name};
 use super::yolo_lists::{self, Set};
 
 /// Beyond this a number is in pixels, not a fraction that leaves the image.
@@ -94,8 +94,8 @@ fn split<'a>(
     let named = |path: &Path| {
         path.parent()?.components().rev().find_map(|c| split_of(c.as_os_str().to_str()?))
     };
-    source.named_splits =
-        !files.images.is_empty() && files.images.iter().all(|path| named(path).is_some());
+    let all = files.images.iter().map(|path| (path.as_path(), named(path).is_some()));
+    note_splits(source, options, all);
     for path in &files.images {
         let name = split_name(named(path).as_deref(), source, options)?;
         splits.entry(name).or_default().push(path);
