@@ -221,6 +221,19 @@ fn a_page_and_a_comparison_are_made_beside_the_numbers() {
     assert!(alone["analysis"].is_null() && alone["comparison"].is_null());
 }
 
+#[test]
+fn what_the_other_file_of_a_comparison_has_for_nothing_is_told() {
+    let (gt, dt) = files();
+    let folder = folder(&gt, &dt);
+    let mut other = dt.clone();
+    other[0]["category_id"] = json!(77);
+    std::fs::write(folder.path().join("other.json"), other.to_string()).unwrap();
+    let out = detect_eval(folder.path(), &["--compare", "other.json"]);
+    let talk = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(0), "{talk}");
+    assert!(talk.contains("other.json: ") && talk.contains("77"), "{talk}");
+}
+
 /// As `trainval-minus-minival` needs it.
 #[test]
 fn a_truth_in_two_files_scores_as_in_one() {

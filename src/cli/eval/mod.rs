@@ -112,6 +112,11 @@ fn run_files(args: &EvalArgs) -> anyhow::Result<Exit> {
     let comparison = match &args.scoring.compare {
         Some(path) => {
             let other = results_of(path).or_exit(Exit::Data)?;
+            // Those on the truth were told above.
+            let own = evaluate_with(&gt, &other, &settings).or_exit(Exit::Data)?.warnings;
+            for warning in own.iter().filter(|warning| !evaluation.warnings.contains(warning)) {
+                tracing::warn!("{}: {warning}", path.display());
+            }
             tracing::info!("comparing the two on images drawn anew, 1,000 times");
             let bootstrap = Bootstrap::default();
             let compared = compare(&gt, &results, &other, &settings, bootstrap);
