@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Evaluation, GroundTruth, ResultEntry, Results, evaluate};
+use super::{EvalError, Evaluation, GroundTruth, ResultEntry, Results, evaluate};
 use crate::config::{Input, Loader};
 use crate::data::loader::{Batch, EvalLoader, LoadError};
 use crate::data::plain_json;
@@ -115,29 +115,36 @@ fn to_entry(detection: &Detection, image_id: i64, categories: &[Category]) -> Re
     }
 }
 
-/// Scores `results` against the annotations of `dataset`, and tells what pycocotools passes over in silence. Annotations
-/// may lack what pycocotools wants and [`Dataset::open`] does not.
+/// Scores `results` against the annotations of `dataset`, and tells what pycocotools passes over in silence.
 ///
 /// # Errors
 /// The annotations can't be read, or say what is no truth.
 pub fn score(dataset: &Dataset, results: Vec<ResultEntry>) -> anyhow::Result<Evaluation> {
-    let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
     let results = Results::from(results);
-    let scored = |truth: GroundTruth| evaluate(&truth.restricted_to(&ids), &results);
-    let files = &dataset.annotation_files;
-    let evaluation = match GroundTruth::from_files(files).and_then(scored) {
-        Ok(evaluation) => evaluation,
-        Err(error) => {
-            let truth = files.iter().map(|file| completed(file)).collect::<Option<Vec<_>>>();
-            let truth = truth.and_then(|truths| truths.into_iter().reduce(GroundTruth::and));
-            let evaluation = truth.and_then(|truth| scored(truth).ok());
-            evaluation.ok_or(error).or_exit(Exit::Data)?
-        }
-    };
+    let evaluation = with_truth(dataset, |truth| evaluate(&truth, &results)).or_exit(Exit::Data)?;
     for warning in &evaluation.warnings {
         tracing::warn!("{warning}");
     }
     Ok(evaluation)
+}
+
+/// What `judge` makes of the truth of `dataset`'s images, as pycocotools reads it. Where it refuses that, since annotations
+/// lack what [`Dataset::open`] does not ask for, they are taken as training takes them.
+///
+/// # Errors
+/// Those of pycocotools' reading, where the other fails, too.
+pub fn with_truth<T>(
+    dataset: &Dataset,
+    judge: impl Fn(GroundTruth) -> Result<T, EvalError>,
+) -> Result<T, EvalError> {
+    let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
+    let judge = |truth: GroundTruth| judge(truth.restricted_to(&ids));
+    let files = &dataset.annotation_files;
+    GroundTruth::from_files(files).and_then(judge).or_else(|error| {
+        let truths = files.iter().map(|file| completed(file)).collect::<Option<Vec<_>>>();
+        let truth = truths.and_then(|truths| truths.into_iter().reduce(GroundTruth::and));
+        truth.and_then(|truth| judge(truth).ok()).ok_or(error)
+    })
 }
 
 /// The truth of a file with what training takes for granted: the area of a box where none is given, and no crowd where

@@ -124,6 +124,25 @@ fn a_run_that_finds_nothing_yet_shows_what_it_misses() {
 }
 
 #[test]
+fn annotations_need_no_more_than_for_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, data) = (dir.path().join("r"), dir.path().join("data"));
+    run_folder(&run, &data);
+    fs::create_dir_all(data.join("annotations")).unwrap();
+    fs::create_dir_all(data.join("images")).unwrap();
+    let text = fs::read(scenes().join("annotations/val.json")).unwrap();
+    let mut truth: Value = serde_json::from_slice(&text).unwrap();
+    for annotation in truth["annotations"].as_array_mut().unwrap() {
+        annotation.as_object_mut().unwrap().remove("iscrowd").unwrap();
+    }
+    fs::write(data.join("annotations/val.json"), truth.to_string()).unwrap();
+    stdout(&detect(&["report", run.to_str().unwrap()]));
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    // The images themselves are not there.
+    assert_eq!(page.matches("This image can't be shown").count(), 8);
+}
+
+#[test]
 fn categories_of_other_data_sets_have_rows_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let runs = ["a", "b"].map(|name| dir.path().join(name));

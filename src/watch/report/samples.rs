@@ -12,6 +12,7 @@ use crate::data::image::{Rgb, decode};
 use crate::data::{Dataset, ImageRecord};
 use crate::eval::analysis::curve::Curve;
 use crate::eval::analysis::outcomes::Outcomes;
+use crate::eval::over_split::with_truth;
 use crate::eval::{EvalError, GroundTruth, Id, Results, Settings};
 use crate::geometry::Size;
 use crate::watch::DETECTIONS;
@@ -99,11 +100,11 @@ pub(super) fn of(run: &Run, data: Option<&Path>) -> Result<Samples, String> {
         Err(EvalError::NoDetections { .. }) => Results::from(Vec::new()),
         read => read.map_err(|e| e.to_string())?,
     };
-    let truth = GroundTruth::from_files(&dataset.annotation_files).map_err(|e| e.to_string())?;
-    let ids: Vec<i64> = dataset.images.iter().map(|image| image.id).collect();
-    let truth = truth.restricted_to(&ids);
     let settings = Settings { iou_thresholds: vec![IOU], ..Settings::default() };
-    let outcomes = Outcomes::new(&truth, &results, &settings, 0).map_err(|e| e.to_string())?;
+    let judged = with_truth(&dataset, |truth| {
+        Outcomes::new(&truth, &results, &settings, 0).map(|outcomes| (truth, outcomes))
+    });
+    let (truth, outcomes) = judged.map_err(|e| e.to_string())?;
     Ok(chosen(&dataset, &truth, &results, &outcomes))
 }
 
