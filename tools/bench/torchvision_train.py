@@ -6,7 +6,8 @@
 
 DATA is a data set in COCO form: annotations/train.json, annotations/val.json and images/. The log has lines of the kinds
 `step` and `eval` as in a run's metrics.jsonl, with `train_seconds` spent on steps alone; tools/bench/curves.py draws both.
-The same on our side: `detect train --config peer_c4 --data DATA --epochs 16 --set train.seed=1 --threads 1`.
+The same on our side: `detect train --config peer_c4 --data DATA --epochs 16 --set train.seed=1 --threads 1`. Each epoch ends with a
+checkpoint beside the log, from which the same command with `--resume` goes on.
 """
 import argparse
 import contextlib
@@ -71,14 +72,14 @@ class Split:
         return pixels, {"boxes": corners, "labels": torch.tensor([label for _, label in own], dtype=torch.int64)}
 
 
-def detector(categories):
+def detector(categories, short_side=320):
     """The detector with random weights, and its optimizer."""
     model = FasterRCNN(
         Trunk(), rpn_anchor_generator=AnchorGenerator(((32, 64, 128, 256),), ((0.5, 1.0, 2.0),)),
         box_roi_pool=MultiScaleRoIAlign(["0"], 7, 2), box_head=TwoMLPHead(192 * 49, 256),
         box_predictor=FastRCNNPredictor(256, categories + 1), rpn_pre_nms_top_n_train=1000,
         rpn_post_nms_top_n_train=500, rpn_pre_nms_top_n_test=1000, rpn_post_nms_top_n_test=300,
-        min_size=320, max_size=640, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+        min_size=short_side, max_size=2 * short_side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return model, torch.optim.SGD(model.parameters(), RATE, 0.9, weight_decay=1e-4)
 
 
@@ -122,20 +123,32 @@ def main():
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--eval-every", type=int, default=4, help="epochs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short-side", type=int, default=320, help="of an image, resized; pixels")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside the log, where there is one")
     parser.add_argument("--log", type=pathlib.Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     train, val = Split(args.data, "train"), Split(args.data, "val")
-    model, optimizer = detector(len(train.categories))
+    model, optimizer = detector(len(train.categories), args.short_side)
     steps = args.epochs * math.ceil(len(train.images) / BATCH)
-    done, seconds = 0, 0.0
+    first, done, seconds, kept = 0, 0, 0.0, []
+    checkpoint = args.log.with_suffix(".pt")
+    if args.resume and checkpoint.exists():
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["generator"])
+        first, done, seconds = state["epoch"], state["done"], state["seconds"]
+        kept = [line for line in map(json.loads, args.log.read_text().splitlines()) if line["step"] <= done]
     with args.log.open("w") as log:
         def write(line):
             print(json.dumps(line), file=log, flush=True)
 
-        for epoch in range(args.epochs):
+        for line in kept:
+            write(line)
+        for epoch in range(first, args.epochs):
             model.train()
             for places in torch.randperm(len(train.images)).split(BATCH):
                 start = time.perf_counter()
@@ -153,6 +166,10 @@ def main():
                 line = {"kind": "eval", "step": done, **evaluate(model, val), "train_seconds": seconds}
                 write(line)
                 print(f"step {done} of {steps}, {seconds / 60:.1f} minutes: AP {line['AP']:.4f}  AP50 {line['AP50']:.4f}", flush=True)
+            beside = checkpoint.with_suffix(".new")
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "generator": torch.get_rng_state(),
+                        "epoch": epoch + 1, "done": done, "seconds": seconds}, beside)
+            beside.replace(checkpoint)
 
 
 if __name__ == "__main__":
