@@ -29,6 +29,9 @@ pub struct Packed {
     pub(crate) all: Reading,
 }
 
+/// Floats of weights that caches keep.
+const FAR: usize = 1 << 18;
+
 impl Packed {
     /// Packs `weight(output, input)`.
     pub fn new(
@@ -82,6 +85,11 @@ impl Packed {
     /// Words of an input row.
     pub(crate) fn words(&self) -> usize {
         self.all.length
+    }
+
+    /// Whether they are too many for the caches to keep from one tile to the next.
+    pub(crate) fn far(&self) -> bool {
+        self.padded() * self.inputs > FAR
     }
 
     /// Floats that are written for an output row: whole vectors, the rest zeros.

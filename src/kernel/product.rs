@@ -153,17 +153,28 @@ impl Kernel for Product<'_> {
         debug_assert_eq!(weights.packing(), V::PACKING);
         let mut from = 0;
         let last = reading.parts.len() - 1;
+        let width = |first: usize| (weights.padded() - first).min(V::COLUMNS * V::LANES);
+        let place = |first: usize, from: usize| first * weights.words() + from * width(first);
         for (number, segments) in reading.parts.iter().enumerate() {
+            let words = segments.iter().map(|s| s.length).sum::<usize>();
             let mut first = 0;
             while first < weights.padded() {
-                let vectors = ((weights.padded() - first) / V::LANES).min(V::COLUMNS);
+                let vectors = width(first) / V::LANES;
+                let next = first + vectors * V::LANES;
+                // What is read next: this part of the next panel, or the first panel's next part.
+                let then = if next < weights.padded() {
+                    place(next, from)
+                } else {
+                    place(0, from + words)
+                };
                 // SAFETY: the panel is whole, and what holds for the product holds for it.
                 unsafe {
-                    let part = first * weights.words() + from * vectors * V::LANES;
                     let panel = Panel {
                         rows,
                         segments,
-                        weights: weights.data.as_ptr().add(part),
+                        weights: weights.data.as_ptr().add(place(first, from)),
+                        next: weights.data.as_ptr().wrapping_add(then),
+                        length: words * vectors * V::LANES,
                         bias: weights.bias.as_ptr().add(first),
                         before: (number > 0).then_some(room),
                         after: (number < last).then_some(room),
@@ -171,18 +182,16 @@ impl Kernel for Product<'_> {
                         column: first,
                         padded: weights.padded(),
                     };
-                    match (vectors, cold && first == 0) {
-                        (3, true) if V::COLUMNS >= 3 => V::call(Wide::<3, true>(panel)),
-                        (2, true) if V::COLUMNS >= 2 => V::call(Wide::<2, true>(panel)),
-                        (_, true) => V::call(Wide::<1, true>(panel)),
-                        (3, false) if V::COLUMNS >= 3 => V::call(Wide::<3, false>(panel)),
-                        (2, false) if V::COLUMNS >= 2 => V::call(Wide::<2, false>(panel)),
-                        (_, false) => V::call(Wide::<1, false>(panel)),
+                    let (cold, far) = (cold && first == 0, weights.far());
+                    match vectors {
+                        3 if V::COLUMNS >= 3 => panel.call::<V, 3>(cold, far),
+                        2 if V::COLUMNS >= 2 => panel.call::<V, 2>(cold, far),
+                        _ => panel.call::<V, 1>(cold, far),
                     }
                 }
-                first += vectors * V::LANES;
+                first = next;
             }
-            from += segments.iter().map(|s| s.length).sum::<usize>();
+            from += words;
         }
     }
 }
@@ -195,6 +204,10 @@ struct Panel<'a> {
     rows: Rows,
     segments: &'a [Segment],
     weights: *const f32,
+    /// The weights that are read after these, and about how many they are: they come from afar, and the first block to
+    /// read them would wait for each line.
+    next: *const f32,
+    length: usize,
     bias: *const f32,
     /// Sums of the parts before, instead of the bias.
     before: Option<*mut f32>,
@@ -206,31 +219,33 @@ struct Panel<'a> {
     padded: usize,
 }
 
-/// A panel of `COLUMNS` vectors, during which the next rows are fetched or not: the processor does not see by itself which
-/// they are.
-struct Wide<'a, const COLUMNS: usize, const FETCH: bool>(Panel<'a>);
+/// A panel of `COLUMNS` vectors, during which the next rows are asked for or not, and the next weights or not: the processor
+/// does not see by itself which they are.
+struct Wide<'a, const COLUMNS: usize, const COLD: bool, const FAR: bool>(Panel<'a>);
 
-impl<const COLUMNS: usize, const FETCH: bool> Kernel for Wide<'_, COLUMNS, FETCH> {
+impl<const COLUMNS: usize, const COLD: bool, const FAR: bool> Kernel
+    for Wide<'_, COLUMNS, COLD, FAR>
+{
     /// # Safety
     /// As for [`Product`].
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let panel = self.0;
-        let mut row = 0;
+        let (mut row, mut asked) = (0, 0);
         while row < panel.rows.count {
             // Blocks of nearly the same size, rather than large ones and a small rest.
             let left = panel.rows.count - row;
             // SAFETY: `row` and those that follow it are below the count.
             unsafe {
                 row += match left.div_ceil(left.div_ceil(V::ROWS)) {
-                    8 if V::ROWS >= 8 => panel.block::<V, 8, COLUMNS, FETCH>(row),
-                    7 if V::ROWS >= 7 => panel.block::<V, 7, COLUMNS, FETCH>(row),
-                    6 if V::ROWS >= 6 => panel.block::<V, 6, COLUMNS, FETCH>(row),
-                    5 if V::ROWS >= 5 => panel.block::<V, 5, COLUMNS, FETCH>(row),
-                    4 => panel.block::<V, 4, COLUMNS, FETCH>(row),
-                    3 => panel.block::<V, 3, COLUMNS, FETCH>(row),
-                    2 => panel.block::<V, 2, COLUMNS, FETCH>(row),
-                    _ => panel.block::<V, 1, COLUMNS, FETCH>(row),
+                    8 if V::ROWS >= 8 => panel.block::<V, 8, COLUMNS, COLD, FAR>(row, &mut asked),
+                    7 if V::ROWS >= 7 => panel.block::<V, 7, COLUMNS, COLD, FAR>(row, &mut asked),
+                    6 if V::ROWS >= 6 => panel.block::<V, 6, COLUMNS, COLD, FAR>(row, &mut asked),
+                    5 if V::ROWS >= 5 => panel.block::<V, 5, COLUMNS, COLD, FAR>(row, &mut asked),
+                    4 => panel.block::<V, 4, COLUMNS, COLD, FAR>(row, &mut asked),
+                    3 => panel.block::<V, 3, COLUMNS, COLD, FAR>(row, &mut asked),
+                    2 => panel.block::<V, 2, COLUMNS, COLD, FAR>(row, &mut asked),
+                    _ => panel.block::<V, 1, COLUMNS, COLD, FAR>(row, &mut asked),
                 }
             }
         }
@@ -238,13 +253,41 @@ impl<const COLUMNS: usize, const FETCH: bool> Kernel for Wide<'_, COLUMNS, FETCH
 }
 
 impl Panel<'_> {
+    /// Computes it, of `COLUMNS` vectors, and asks for what follows that is `cold` or `far`.
+    ///
+    /// # Safety
+    /// As for [`Product`].
+    #[inline(always)]
+    unsafe fn call<V: Vector, const COLUMNS: usize>(self, cold: bool, far: bool) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (cold, far) {
+                (true, true) => V::call(Wide::<COLUMNS, true, true>(self)),
+                (true, false) => V::call(Wide::<COLUMNS, true, false>(self)),
+                (false, true) => V::call(Wide::<COLUMNS, false, true>(self)),
+                (false, false) => V::call(Wide::<COLUMNS, false, false>(self)),
+            }
+        }
+    }
+
     /// One block in registers, from row `row` on; gives how many rows it has.
     #[inline(always)]
-    unsafe fn block<V: Vector, const ROWS: usize, const COLUMNS: usize, const FETCH: bool>(
+    unsafe fn block<
+        V: Vector,
+        const ROWS: usize,
+        const COLUMNS: usize,
+        const COLD: bool,
+        const FAR: bool,
+    >(
         &self,
         row: usize,
+        asked: &mut usize,
     ) -> usize {
         let distance = self.rows.distance;
+        // Some lines of the next weights at each step, until all were asked for.
+        let lines = (COLUMNS * V::LANES * AHEAD).div_ceil(4 * CACHE_LINE);
+        let mut ask = self.next.wrapping_add(*asked);
+        let pace = if *asked < self.length { CACHE_LINE } else { 0 };
         // SAFETY: rows, segments, weights and places are as for `Product`.
         unsafe {
             if self.after.is_none() {
@@ -269,12 +312,16 @@ impl Panel<'_> {
                     V::opaque(begin.wrapping_add(segment.offset + 3 * i * distance))
                 });
                 for step in 0..segment.length / AHEAD {
-                    if FETCH {
+                    if COLD {
                         // Two of the rows that follow at a time: when a line of them begins again, all were asked for.
                         const { assert!(AHEAD * AHEAD == CACHE_LINE && 2 * AHEAD >= V::ROWS) };
                         let next = inputs[0].wrapping_add((ROWS + step % AHEAD * 2) * distance);
                         V::prefetch(next);
                         V::prefetch(next.wrapping_add(distance));
+                    }
+                    for _ in 0..if FAR { lines } else { 0 } {
+                        V::prefetch_far(ask);
+                        ask = ask.wrapping_add(pace);
                     }
                     for ahead in 0..AHEAD {
                         multiply_add(&mut sums, inputs, distance, weights, ahead);
@@ -292,6 +339,7 @@ impl Panel<'_> {
                     }
                 }
             }
+            *asked = (ask.addr() - self.next.addr()) / size_of::<f32>();
             if let Some(after) = self.after {
                 for (i, sums) in sums.iter().enumerate() {
                     for (j, sum) in sums.iter().enumerate() {

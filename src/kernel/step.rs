@@ -191,8 +191,6 @@ pub struct Step {
 pub(crate) const TILE: usize = 128;
 /// Pixels of a tile that stays in the innermost caches.
 const FEW: usize = 72;
-/// Floats of weights that do not: each tile reads all of them, so that it should have many pixels.
-const MANY_WEIGHTS: usize = 1 << 18;
 /// The most places of a step for results.
 pub const OUTS: usize = 6;
 
@@ -214,8 +212,8 @@ impl Step {
         match &self.operation {
             Operation::Norm { .. } => (self.grid.height * self.grid.width).max(1),
             Operation::Product { weights, .. } | Operation::Separable { weights, .. } => {
-                let many = weights.padded() * weights.inputs() > MANY_WEIGHTS;
-                if many { TILE } else { FEW }
+                // Each tile reads all weights: of those that come from afar it should make much.
+                if weights.far() { TILE } else { FEW }
             }
             _ => FEW,
         }

@@ -7,8 +7,8 @@
 use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, __m256bh, __m256i, __m512, __m512bh, _CMP_UNORD_Q, _MM_HINT_T0, _mm_prefetch,
-    _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    __m256, __m256bh, __m256i, __m512, __m512bh, _CMP_UNORD_Q, _MM_HINT_T0, _MM_HINT_T1,
+    _mm_prefetch, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
     _mm256_mask_storeu_epi16, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
     _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
     _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
@@ -79,6 +79,10 @@ pub(crate) trait Vector: Copy {
     /// Asks for the cache line at `from`, which need not be memory.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
+
+    /// The same, as far as the second level of the caches.
+    #[inline(always)]
+    unsafe fn prefetch_far(_from: *const f32) {}
 
     /// The same pointer, of which the compiler does not know how it came about: it would otherwise compute each of many
     /// that differ by the same distance anew, and run out of registers for them.
@@ -232,6 +236,10 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn prefetch(from: *const f32) {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn prefetch_far(from: *const f32) {
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
             }
             #[inline(always)]
             #[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer is handed on, and not followed")]
