@@ -7,10 +7,11 @@ use detect::geometry::Size;
 use tch::Tensor;
 use tch::nn::Path;
 
+use super::boxes;
 use super::crop::Cropper;
 use super::family::Layers;
 use crate::backbone::{Backbone, CutSpec};
-use crate::nn::{Init, Linear, Mode};
+use crate::nn::{Init, Linear, Mode, synchronised};
 use crate::precision::{wide, widened};
 
 /// What turns a crop into a vector.
@@ -152,6 +153,22 @@ impl RoiHead {
     ) -> RoiOutput {
         let counts: Vec<usize> = regions.iter().map(|r| r.size()[0] as usize).collect();
         if counts.iter().sum::<usize>() == 0 {
+            if mode.is_train() && matches!(self.box_head, BoxHead::Tail) {
+                // Other processes may have regions, whose norms wait for this one's, in the backward pass too.
+                let of_nothing = || {
+                    let corners = [0., 0., padded.width as f32, padded.height as f32];
+                    let whole = boxes::upload(&Tensor::from_slice(&corners), map.device());
+                    let mut regions: Vec<Tensor> =
+                        regions.iter().map(|r| r.narrow(0, 0, 0)).collect();
+                    // Two: a norm that is not shared needs more than one value.
+                    regions[0] = whole.view([1, 4]).repeat([2, 1]);
+                    let crops = self.crops(&map.detach(), &regions, padded);
+                    self.classify(&self.vectors(backbone, &crops, mode).narrow(0, 0, 0))
+                };
+                if let Some(output) = synchronised::beside(of_nothing) {
+                    return output;
+                }
+            }
             // No region in the whole batch: batch norm and reshapes refuse empty inputs.
             let empty = |layer: &Linear| {
                 map.new_zeros([0, layer.bias.size()[0]], (wide(map.kind()), map.device()))

@@ -72,10 +72,13 @@ impl BatchNorm {
             // `train.freeze` takes the gradient away.
             && self.weight.requires_grad();
         let again = live && matches!(mode, Mode::Again { .. });
-        let running = |statistic| (!again).then_some(statistic);
+        let shared = synchronised::current();
         if live && self.settings.mode == NormMode::Synchronised {
-            return self.over(synchronised::current(), xs, !again);
+            return self.over(shared, xs, !again);
         }
+        // What stands in for a batch that is not there teaches nothing.
+        let learns_statistics = !again && (!live || shared.takes_part);
+        let running = |statistic| learns_statistics.then_some(statistic);
         xs.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
@@ -109,11 +112,14 @@ impl BatchNorm {
             tch::no_grad(|| {
                 // As libtorch's: the variance that is kept is that of a sample.
                 let unbiased = &variance * (&values / (&values - 1.).clamp_min(1.));
+                // Nothing, where no process has anything.
+                let weight = sums.narrow(0, channels, 1).sign() * self.settings.momentum;
                 for (running, found) in
                     [(&self.running_mean, &mean), (&self.running_var, &unbiased)]
                 {
-                    let found = found.to_kind(running.kind());
-                    let _ = running.shallow_clone().lerp_(&found, self.settings.momentum);
+                    let kind = running.kind();
+                    let (found, weight) = (found.to_kind(kind), weight.to_kind(kind));
+                    let _ = running.shallow_clone().lerp_tensor_(&found, &weight);
                 }
             });
         }

@@ -13,7 +13,7 @@ pub(super) struct Shared {
     /// They.
     pub(super) group: Group,
     /// Whether this one has a batch.
-    takes_part: bool,
+    pub(super) takes_part: bool,
 }
 
 impl Shared {
@@ -44,6 +44,13 @@ pub fn within<T>(group: Group, takes_part: bool, f: impl FnOnce() -> T) -> T {
     }
     let _before = Before(SHARED.replace(Shared { group, takes_part }));
     f()
+}
+
+/// Calls `f`, by which this process takes part in the norms of the others with nothing of its own: `None`, and no call,
+/// where there are no others.
+pub fn beside<T>(f: impl FnOnce() -> T) -> Option<T> {
+    let group = current().group;
+    (group.share().count > 1).then(|| within(group, false, f))
 }
 
 #[cfg(test)]

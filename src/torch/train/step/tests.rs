@@ -209,3 +209,45 @@ fn a_fault_of_one_process_is_told_to_all() {
         .each(vec![(); 3], |rank, ()| agreed(Ok([rank as f64; 4]), &[], &*group.ranks).unwrap());
     assert_eq!(found, [[3.; 4]; 3], "the sum");
 }
+
+#[test]
+fn a_process_without_regions_does_not_let_the_others_wait() {
+    let _alone = crate::nn::alone();
+    let mut config = config(Rules::Tf);
+    (config.backbone.norm, config.backbone.tail_norm) = (NormMode::Live, NormMode::Synchronised);
+    // No anchor lies inside of an image of 32 pixels: it offers no region.
+    config.anchors.sizes = vec![40.];
+    let small = Size::new(32, 32);
+    let nothing = Batch {
+        pixels: vec![0.5; 32 * 32 * 3].into(),
+        samples: vec![Sample { original: small, resized: small, ..sample(9, 0) }],
+        padded: small,
+    };
+    let group = Threads::group(2);
+    let each = move |rank: usize, batch: Batch| {
+        let store = VarStore::new(Device::Cpu);
+        let network = FasterRcnn::new(&store.root(), &config, 2);
+        let mut optimizer = Optimizer::new(&store, &config.train);
+        let before = optimizer.fixed().copy();
+        let settings = Settings {
+            mode: Mode::Train { progress: 0. },
+            loss_weights: &config.train.loss_weights,
+            device: Device::Cpu,
+            precision: Precision::Float32,
+            scale: 1.,
+            seed: &|image| image as i64,
+            ranks: group.ranks,
+            synchronised: true,
+            batch: 2,
+        };
+        let losses = gradients(&network, &mut optimizer, &[batch], &settings).unwrap();
+        let finite = optimizer.fixed().isfinite().all().int64_value(&[]) == 1;
+        assert!(finite && !optimizer.fixed().equal(&before), "statistics of process {rank}");
+        losses
+    };
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(group.each(vec![batch(0..2), nothing], each)));
+    let found = waits.recv_timeout(std::time::Duration::from_mins(2)).expect("none waits for ever");
+    assert_eq!(found[0], found[1], "losses are those of all");
+    assert!(found[0][0] > 0., "process 0 has regions");
+}
