@@ -22,9 +22,9 @@ impl Rle {
     /// outside of the image is cut off, and parts that an outline encloses twice are left out.
     ///
     /// # Errors
-    /// If the size is 0 or absurd, there is no polygon, or one has less than three points, an odd
-    /// number of coordinates, one that is not finite or beyond 2 * 10^8, or more edges than can be
-    /// drawn.
+    /// If the size is 0 or absurd, there is no polygon, the first has less than three points, or one has an
+    /// odd number of coordinates, one that is not finite or beyond 2 * 10^8, or more edges than can
+    /// be drawn.
     pub fn from_polygons(polygons: &[Vec<f64>], size: Size) -> Result<Self, MaskError> {
         pixels(size)?;
         let mut room = MOST_MARKS;
@@ -35,6 +35,11 @@ impl Rle {
                 return Err(MaskError::Odd { polygon, count });
             }
             if count < 6 {
+                if polygon > 0 {
+                    // A point or a line encloses nothing. pycocotools takes one, too, but for the first, where four numbers
+                    // are a box to it.
+                    continue;
+                }
                 return Err(MaskError::Few { polygon, count });
             }
             parts.push(draw(numbers, polygon, size, &mut room)?);
@@ -206,6 +211,19 @@ mod tests {
         let slanted: Vec<f64> = [-far, -far, far, far, 1. - far, far].repeat(2001);
         let mask = Rle::from_polygons(&[slanted], Size::new(30, 30)).unwrap();
         assert_eq!(mask.bounding_box(), [0., 0., 30., 30.]);
+    }
+
+    #[test]
+    fn points_and_lines_beside_a_polygon_enclose_nothing() {
+        // `mask.merge(mask.frPyObjects([triangle, short], 40, 50))` of pycocotools 2.0.11: area 243, the triangle's.
+        let (triangle, size) = (vec![10.2, 3.5, 30.7, 6.1, 22.4, 28.9], Size::new(40, 50));
+        let alone = Rle::from_polygons(std::slice::from_ref(&triangle), size).unwrap();
+        assert_eq!(alone.area(), 243);
+        for short in [vec![5.5, 5.2, 29.3, 17.8], vec![12., 12.], vec![7.5, 1.2, 7.5, 39.9]] {
+            let both = Rle::from_polygons(&[triangle.clone(), short.clone()], size);
+            assert_eq!(both.as_ref(), Ok(&alone), "{short:?}");
+            assert!(Rle::from_polygons(&[short, triangle.clone()], size).is_err());
+        }
     }
 
     #[test]

@@ -188,7 +188,7 @@ mod tests {
         for (json, problem) in [
             ("[]", "it holds no polygon"),
             ("[[]]", "polygon 0 has 0 numbers; three points take 6"),
-            ("[[0,0,1,1,2,2],[0,0,5,5]]", "polygon 1 has 4 numbers; three points take 6"),
+            ("[[0,0,5,5],[0,0,1,1,2,2]]", "polygon 0 has 4 numbers; three points take 6"),
             ("[[0,0,5,5,0,5,1]]", "polygon 0 has 7 numbers: an x without y"),
             (
                 "[[0,0,5,NaN,0,5]]",
