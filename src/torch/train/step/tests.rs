@@ -50,13 +50,9 @@ fn config(rules: Rules) -> Config {
     config
 }
 
-/// Gradients and losses of the batches.
-fn gradients_of(config: &Config, batches: &[Batch]) -> (Tensor, [f64; 4]) {
-    tch::manual_seed(1);
-    let store = VarStore::new(Device::Cpu);
-    let network = FasterRcnn::new(&store.root(), config, 2);
-    let mut optimizer = Optimizer::new(&store, &config.train);
-    let settings = Settings {
+/// Of one process on a CPU.
+fn settings(config: &Config) -> Settings<'_> {
+    Settings {
         mode: Mode::Train { progress: 0. },
         loss_weights: &config.train.loss_weights,
         device: Device::Cpu,
@@ -66,8 +62,16 @@ fn gradients_of(config: &Config, batches: &[Batch]) -> (Tensor, [f64; 4]) {
         ranks: Group::ALONE,
         synchronised: false,
         batch: 4,
-    };
-    let losses = gradients(&network, &mut optimizer, batches, &settings).unwrap();
+    }
+}
+
+/// Gradients and losses of the batches.
+fn gradients_of(config: &Config, batches: &[Batch]) -> (Tensor, [f64; 4]) {
+    tch::manual_seed(1);
+    let store = VarStore::new(Device::Cpu);
+    let network = FasterRcnn::new(&store.root(), config, 2);
+    let mut optimizer = Optimizer::new(&store, &config.train);
+    let losses = gradients(&network, &mut optimizer, batches, &settings(config)).unwrap();
     (optimizer.gradients().copy(), losses)
 }
 
@@ -105,17 +109,7 @@ fn a_step_that_is_made_again_moves_running_statistics_once() {
         let store = VarStore::new(Device::Cpu);
         let network = FasterRcnn::new(&store.root(), &config, 2);
         let mut optimizer = Optimizer::new(&store, &config.train);
-        let settings = Settings {
-            mode: Mode::Train { progress: 0. },
-            loss_weights: &config.train.loss_weights,
-            device: Device::Cpu,
-            precision: Precision::Float32,
-            scale: 1.,
-            seed: &|image| image as i64,
-            ranks: Group::ALONE,
-            synchronised: false,
-            batch: 4,
-        };
+        let settings = settings(&config);
         for step in batches.chunks(2) {
             gradients(&network, &mut optimizer, step, &settings).unwrap();
         }
@@ -148,17 +142,7 @@ fn a_loss_that_is_scaled_by_a_power_of_two_gives_the_same_gradients() {
         let store = VarStore::new(Device::Cpu);
         let network = FasterRcnn::new(&store.root(), &config, 2);
         let mut optimizer = Optimizer::new(&store, &config.train);
-        let settings = Settings {
-            mode: Mode::Train { progress: 0. },
-            loss_weights: &config.train.loss_weights,
-            device: Device::Cpu,
-            precision: Precision::Float32,
-            scale,
-            seed: &|image| image as i64,
-            ranks: Group::ALONE,
-            synchronised: false,
-            batch: 4,
-        };
+        let settings = Settings { scale, ..settings(&config) };
         let losses = gradients(&network, &mut optimizer, &[batch(0..2)], &settings).unwrap();
         optimizer.divide_gradients(scale);
         (losses, optimizer.gradients().copy())
@@ -229,17 +213,8 @@ fn a_process_without_regions_does_not_let_the_others_wait() {
         let network = FasterRcnn::new(&store.root(), &config, 2);
         let mut optimizer = Optimizer::new(&store, &config.train);
         let before = optimizer.fixed().copy();
-        let settings = Settings {
-            mode: Mode::Train { progress: 0. },
-            loss_weights: &config.train.loss_weights,
-            device: Device::Cpu,
-            precision: Precision::Float32,
-            scale: 1.,
-            seed: &|image| image as i64,
-            ranks: group.ranks,
-            synchronised: true,
-            batch: 2,
-        };
+        let settings =
+            Settings { ranks: group.ranks, synchronised: true, batch: 2, ..settings(&config) };
         let losses = gradients(&network, &mut optimizer, &[batch], &settings).unwrap();
         let finite = optimizer.fixed().isfinite().all().int64_value(&[]) == 1;
         assert!(finite && !optimizer.fixed().equal(&before), "statistics of process {rank}");
