@@ -142,6 +142,8 @@ def main():
         torch.set_rng_state(state["generator"])
         first, done, seconds = state["epoch"], state["done"], state["seconds"]
         kept = [line for line in map(json.loads, args.log.read_text().splitlines()) if line["step"] <= done]
+    else:
+        checkpoint.unlink(missing_ok=True)  # another run's
     with args.log.open("w") as log:
         def write(line):
             print(json.dumps(line), file=log, flush=True)
