@@ -161,11 +161,12 @@ impl Kernel for Product<'_> {
             while first < weights.padded() {
                 let vectors = width(first) / V::LANES;
                 let next = first + vectors * V::LANES;
-                // What is read next: this part of the next panel, or the first panel's next part.
+                // What is read next: this part of the next panel, or the first panel's next part, or its first one by the
+                // next tile.
                 let then = if next < weights.padded() {
                     place(next, from)
                 } else {
-                    place(0, from + words)
+                    place(0, (from + words) % weights.words())
                 };
                 // SAFETY: the panel is whole, and what holds for the product holds for it.
                 unsafe {
