@@ -9,16 +9,25 @@ use crate::aligned::Aligned;
 pub struct Packing {
     /// Floats of a vector.
     pub lanes: usize,
-    /// The most vectors of a panel.
+    /// Vectors of a panel.
     pub columns: usize,
+    /// Vectors of the last panel, where one would be left alone.
+    pub last: usize,
     /// Inputs of a word, which has the size of a float: 1, a float, or 2 in bfloat16.
     pub inputs: usize,
+}
+
+impl Packing {
+    /// Vectors of the next panel, where `left` of them are left.
+    pub(crate) fn panel(self, left: usize) -> usize {
+        if left == self.columns + 1 { self.last } else { left.min(self.columns) }
+    }
 }
 
 /// Weights of a product in the order of reading, and what is added.
 #[derive(Debug, Clone)]
 pub struct Packed {
-    /// Panels of at most [`Packing::columns`] vectors; in each, for every word of inputs, the weights of its outputs.
+    /// Panel after panel; in each, for every word of inputs, the weights of its outputs.
     pub(crate) data: Aligned,
     /// One an output, and zeros up to whole vectors.
     pub(crate) bias: Aligned,
@@ -29,8 +38,10 @@ pub struct Packed {
     pub(crate) all: Reading,
 }
 
-/// Floats of weights that caches keep.
-const FAR: usize = 1 << 18;
+/// Floats of weights that the innermost cache keeps.
+const NEAR: usize = 1 << 13;
+/// Floats of weights that the others keep from one tile to the next.
+const FEW: usize = 1 << 18;
 
 impl Packed {
     /// Packs `weight(output, input)`.
@@ -40,7 +51,7 @@ impl Packed {
         weight: impl Fn(usize, usize) -> f32,
         bias: impl Fn(usize) -> f32,
     ) -> Self {
-        let Packing { lanes, columns, inputs: per_word } = packing;
+        let Packing { lanes, inputs: per_word, .. } = packing;
         let (padded, words) = (outputs.next_multiple_of(lanes), inputs.div_ceil(per_word));
         let one = |output, input| {
             if output < outputs && input < inputs { weight(output, input) } else { 0. }
@@ -54,13 +65,15 @@ impl Packed {
         };
         let mut data = Aligned::zeros(padded * words).expect("std::bad_alloc: memory for weights");
         let mut place = data.iter_mut();
-        for first in (0..padded).step_by(columns * lanes) {
-            let width = (columns * lanes).min(padded - first);
+        let mut first = 0;
+        while first < padded {
+            let width = packing.panel((padded - first) / lanes) * lanes;
             for number in 0..words {
                 for output in first..first + width {
                     *place.next().expect("a place for each word") = word(output, number);
                 }
             }
+            first += width;
         }
         let bias = (0..padded).map(|o| if o < outputs { bias(o) } else { 0. }).collect();
         let all = Reading::new(&[Segment { offset: 0, length: words }]);
@@ -87,9 +100,14 @@ impl Packed {
         self.all.length
     }
 
-    /// Whether they are too many for the caches to keep from one tile to the next.
+    /// Whether they come from afar, so that they should be asked for before they are read.
     pub(crate) fn far(&self) -> bool {
-        self.padded() * self.inputs > FAR
+        self.padded() * self.inputs > NEAR
+    }
+
+    /// Whether they are too many for the caches to keep from one tile to the next.
+    pub(crate) fn many(&self) -> bool {
+        self.padded() * self.inputs > FEW
     }
 
     /// Floats that are written for an output row: whole vectors, the rest zeros.

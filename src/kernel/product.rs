@@ -153,7 +153,7 @@ impl Kernel for Product<'_> {
         debug_assert_eq!(weights.packing(), V::PACKING);
         let mut from = 0;
         let last = reading.parts.len() - 1;
-        let width = |first: usize| (weights.padded() - first).min(V::COLUMNS * V::LANES);
+        let width = |first| V::PACKING.panel((weights.padded() - first) / V::LANES) * V::LANES;
         let place = |first: usize, from: usize| first * weights.words() + from * width(first);
         for (number, segments) in reading.parts.iter().enumerate() {
             let words = segments.iter().map(|s| s.length).sum::<usize>();
@@ -185,7 +185,7 @@ impl Kernel for Product<'_> {
                     };
                     let (cold, far) = (cold && first == 0, weights.far());
                     match vectors {
-                        3 if V::COLUMNS >= 3 => panel.call::<V, 3>(cold, far),
+                        3 if V::PACKING.last >= 3 => panel.call::<V, 3>(cold, far),
                         2 if V::COLUMNS >= 2 => panel.call::<V, 2>(cold, far),
                         _ => panel.call::<V, 1>(cold, far),
                     }
@@ -199,6 +199,11 @@ impl Kernel for Product<'_> {
 
 /// Words of a row that a block takes at once.
 const AHEAD: usize = 4;
+
+/// The most rows of a block of so many vectors side by side.
+const fn most_rows<V: Vector>(columns: usize) -> usize {
+    if columns > V::COLUMNS { V::LAST[1] } else { V::ROWS }
+}
 
 /// All rows times some columns.
 struct Panel<'a> {
@@ -233,17 +238,28 @@ impl<const COLUMNS: usize, const COLD: bool, const FAR: bool> Kernel
     unsafe fn run<V: Vector>(self) {
         let panel = self.0;
         let (mut row, mut asked) = (0, 0);
+        let most = const { most_rows::<V>(COLUMNS) };
         while row < panel.rows.count {
             // Blocks of nearly the same size, rather than large ones and a small rest.
             let left = panel.rows.count - row;
             // SAFETY: `row` and those that follow it are below the count.
             unsafe {
-                row += match left.div_ceil(left.div_ceil(V::ROWS)) {
-                    8 if V::ROWS >= 8 => panel.block::<V, 8, COLUMNS, COLD, FAR>(row, &mut asked),
-                    7 if V::ROWS >= 7 => panel.block::<V, 7, COLUMNS, COLD, FAR>(row, &mut asked),
-                    6 if V::ROWS >= 6 => panel.block::<V, 6, COLUMNS, COLD, FAR>(row, &mut asked),
-                    5 if V::ROWS >= 5 => panel.block::<V, 5, COLUMNS, COLD, FAR>(row, &mut asked),
-                    4 => panel.block::<V, 4, COLUMNS, COLD, FAR>(row, &mut asked),
+                row += match left.div_ceil(left.div_ceil(most)) {
+                    8 if const { most_rows::<V>(COLUMNS) >= 8 } => {
+                        panel.block::<V, 8, COLUMNS, COLD, FAR>(row, &mut asked)
+                    }
+                    7 if const { most_rows::<V>(COLUMNS) >= 7 } => {
+                        panel.block::<V, 7, COLUMNS, COLD, FAR>(row, &mut asked)
+                    }
+                    6 if const { most_rows::<V>(COLUMNS) >= 6 } => {
+                        panel.block::<V, 6, COLUMNS, COLD, FAR>(row, &mut asked)
+                    }
+                    5 if const { most_rows::<V>(COLUMNS) >= 5 } => {
+                        panel.block::<V, 5, COLUMNS, COLD, FAR>(row, &mut asked)
+                    }
+                    4 if const { most_rows::<V>(COLUMNS) >= 4 } => {
+                        panel.block::<V, 4, COLUMNS, COLD, FAR>(row, &mut asked)
+                    }
                     3 => panel.block::<V, 3, COLUMNS, COLD, FAR>(row, &mut asked),
                     2 => panel.block::<V, 2, COLUMNS, COLD, FAR>(row, &mut asked),
                     _ => panel.block::<V, 1, COLUMNS, COLD, FAR>(row, &mut asked),

@@ -212,8 +212,8 @@ impl Step {
         match &self.operation {
             Operation::Norm { .. } => (self.grid.height * self.grid.width).max(1),
             Operation::Product { weights, .. } | Operation::Separable { weights, .. } => {
-                // Each tile reads all weights: of those that come from afar it should make much.
-                if weights.far() { TILE } else { FEW }
+                // Each tile reads all weights: of those that come from memory it should make much.
+                if weights.many() { TILE } else { FEW }
             }
             _ => FEW,
         }

@@ -36,14 +36,21 @@ pub(crate) trait Vector: Copy {
     const COLUMNS: usize;
     /// Rows of such a block: with the two others they fill the registers.
     const ROWS: usize;
+    /// Vectors and rows of a block at the end of an output row, where one vector would be left alone: its few sums would
+    /// wait for each other.
+    const LAST: [usize; 2];
     /// Pixels side by side of a depthwise convolution.
     const PIXELS: usize;
     /// Inputs of a product that lie in a *word*, the size of a float: 1, which is a float, or 2 in bfloat16, the first in
     /// the lower half.
     const INPUTS: usize;
     /// How weights are packed.
-    const PACKING: Packing =
-        Packing { lanes: Self::LANES, columns: Self::COLUMNS, inputs: Self::INPUTS };
+    const PACKING: Packing = Packing {
+        lanes: Self::LANES,
+        columns: Self::COLUMNS,
+        last: Self::LAST[0],
+        inputs: Self::INPUTS,
+    };
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -119,6 +126,7 @@ impl<const INPUTS: usize> Vector for Portable<INPUTS> {
     const LANES: usize = 8;
     const COLUMNS: usize = 1;
     const ROWS: usize = 4;
+    const LAST: [usize; 2] = [1, 4];
     const PIXELS: usize = 4;
     const INPUTS: usize = INPUTS;
 
@@ -186,7 +194,7 @@ impl<const INPUTS: usize> Vector for Portable<INPUTS> {
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
     ($(#[$docs:meta])* $name:ident, $register:ty, $features:literal, lanes $lanes:literal, columns $columns:literal, rows $rows:literal,
-     pixels $pixels:literal, products $products:ident,
+     last $last:expr, pixels $pixels:literal, products $products:ident,
      $splat:ident $load:ident $store:ident $add:ident $mul:ident $max:ident $keep:ident $fma:ident) => {
         $(#[$docs])*
         #[derive(Clone, Copy)]
@@ -197,6 +205,7 @@ macro_rules! vector {
             const LANES: usize = $lanes;
             const COLUMNS: usize = $columns;
             const ROWS: usize = $rows;
+            const LAST: [usize; 2] = $last;
             const PIXELS: usize = $pixels;
 
             vector!(@ $products);
@@ -312,19 +321,19 @@ fn keep_nan_512(x: __m512, y: __m512) -> __m512 {
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX2 and FMA: 16 registers.
-    Avx2, __m256, "avx2,fma", lanes 8, columns 2, rows 6, pixels 8, products floats,
+    Avx2, __m256, "avx2,fma", lanes 8, columns 2, rows 6, last [3, 3], pixels 8, products floats,
     _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_mul_ps _mm256_max_ps keep_nan_256 _mm256_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX-512: 32 registers.
-    Avx512, __m512, "avx512f,avx2,fma", lanes 16, columns 3, rows 8, pixels 8, products floats,
+    Avx512, __m512, "avx512f,avx2,fma", lanes 16, columns 3, rows 8, last [3, 8], pixels 8, products floats,
     _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps keep_nan_512 _mm512_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX-512 with its instructions for bfloat16, which products read.
-    Avx512Bf16, __m512, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", lanes 16, columns 3, rows 8, pixels 8,
-    products bfloats,
+    Avx512Bf16, __m512, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", lanes 16, columns 3, rows 8, last [3, 8],
+    pixels 8, products bfloats,
     _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps keep_nan_512 _mm512_fmadd_ps
 );
