@@ -18,7 +18,7 @@ use detect::geometry::Size;
 use detect::network::DetectorModel as _;
 use detect::weights::import::{self, Settings};
 use detect::weights::{ClassifierInfo, Contents, random};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A folder in which the program is alone.
 struct Alone {
@@ -109,6 +109,64 @@ fn pictures_are_named_in_json_and_are_no_inputs_of_the_next_call() {
         folder.path().join("a-2.detections.jpg")
     );
     assert_eq!(fs::read(&earlier).unwrap(), before);
+}
+
+/// A PNG of 10,000 x 8,000 pixels of 16 bit, up to where its pixels would begin: to decode it takes 480 MB.
+#[cfg(target_os = "linux")]
+fn large_png() -> Vec<u8> {
+    let sum = |bytes: &[u8]| {
+        let step = |sum: u32, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
+        !bytes.iter().fold(!0, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), step))
+    };
+    let header =
+        [&10_000_u32.to_be_bytes()[..], &8_000_u32.to_be_bytes(), &[16, 2, 0, 0, 0]].concat();
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in [(b"IHDR", &header[..]), (b"IDAT", &[0x78, 1])] {
+        let chunk = [&kind[..], data].concat();
+        file.extend((data.len() as u32).to_be_bytes());
+        file.extend_from_slice(&chunk);
+        file.extend(sum(&chunk).to_be_bytes());
+    }
+    file
+}
+
+/// Linux counts a process's addresses.
+#[cfg(target_os = "linux")]
+#[test]
+fn images_that_memory_does_not_hold_are_no_images_without_detections() {
+    let (program, folder) = (Alone::new(), tempfile::tempdir().unwrap());
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let annotations = shipped("scenes/annotations/val.json");
+    let mut set: Value = serde_json::from_slice(&fs::read(annotations).unwrap()).unwrap();
+    let image = set["annotations"][0]["image_id"].clone();
+    set["images"] =
+        json!([{ "id": image, "file_name": "a.png", "width": 10_000, "height": 8_000 }]);
+    set["annotations"].as_array_mut().unwrap().retain(|a| a["image_id"] == image);
+    for sub in ["annotations", "images"] {
+        fs::create_dir(path(sub)).unwrap();
+    }
+    fs::write(path("annotations/val.json"), set.to_string()).unwrap();
+    fs::write(path("images/a.png"), large_png()).unwrap();
+    let said = |limit: &str, args: &[&str], code: i32| {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("ulimit -v {limit}; exec \"$@\""), "sh"])
+            .arg(program.path("detect"));
+        shell.args(args).args(["--device", "cpu", "--threads", "1", "--weights"]);
+        // One arena: else each thread's takes addresses of its own.
+        shell.arg(shipped("models/scenes.safetensors")).env("MALLOC_ARENA_MAX", "1");
+        let output = shell.output().unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {talk}");
+        talk
+    };
+    let (data, large) = (path(""), path("images/a.png"));
+    let eval = ["eval", "--data", &data, "--split", "val"];
+    said("450000", &[&shipped("samples/sample_0001.jpg")], 0);
+    assert!(said("450000", &[&large], 1).contains("not enough memory to decode its 10000 x 8000"));
+    assert!(said("450000", &eval, 7).contains("not enough memory to decode its 10000 x 8000"));
+    // With enough of it, the file is what is wrong.
+    assert!(said("unlimited", &eval, 1).contains("damaged"));
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub use self::resize::{
 };
 pub use self::sniff::Format;
 use self::sniff::{SNIFFED_BYTES, Sniffed, sniff};
+use super::shelf::fits;
 use crate::geometry::Size;
 
 /// An image may have at most this many pixels: RGB of it twice is just under 512 MiB.
@@ -167,10 +168,18 @@ fn check_limits(size: Size, bytes_a_pixel: u64) -> Result<(), Fail> {
         return Err(Fail::Damaged(format!("it declares a size of {size} pixels")));
     }
     let pixels = (size.height as u64).saturating_mul(size.width as u64);
-    if pixels > MAX_PIXELS || pixels.saturating_mul(bytes_a_pixel) > MAX_DECODED_BYTES {
+    if pixels > MAX_PIXELS {
         return Err(Fail::TooLarge(size));
     }
-    Ok(())
+    check_room(size, pixels * bytes_a_pixel)
+}
+
+/// Refuses an image whose decoding takes `bytes` that may not be, or can't be had.
+fn check_room(size: Size, bytes: u64) -> Result<(), Fail> {
+    if bytes > MAX_DECODED_BYTES {
+        return Err(Fail::TooLarge(size));
+    }
+    if fits(bytes as usize) { Ok(()) } else { Err(Fail::Memory(size, bytes)) }
 }
 
 fn read_header(file: &mut BufReader<File>, format: Format) -> Result<Header, Fail> {
@@ -231,6 +240,10 @@ fn read_image(mut file: BufReader<File>, format: Format) -> Result<Decoded, Fail
         }
         Format::Pnm => samples(pnm::PnmDecoder::new(file).map_err(fail)?, size, 0, format)?,
     };
+    if header.orientation != 1 {
+        // It is turned into a buffer of its own.
+        check_room(size, data.capacity() as u64)?;
+    }
     let (upright_size, pixels) = upright(size, to_rgb(data, layout), header.orientation);
     Ok(Decoded {
         image: Rgb { size: upright_size, pixels },
@@ -279,9 +292,7 @@ fn read_jpeg(file: BufReader<File>, size: Size) -> Result<Samples, Fail> {
     file.take(MAX_DECODED_BYTES / 4).read_to_end(&mut data)?;
     let survey = jpeg::survey(&data)?;
     let pixels = (size.height * size.width) as u64;
-    if survey.buffered + 3 * pixels > MAX_DECODED_BYTES {
-        return Err(Fail::TooLarge(size));
-    }
+    check_room(size, survey.buffered + 3 * pixels)?;
     // Only the picture itself, always with an end, so that the decoder has nothing to guess.
     data.truncate(survey.end);
     data.extend([0xff, 0xd9]);

@@ -2,82 +2,28 @@
 //!
 //! A batch is made by one thread; see `turns.rs` for how threads share the work.
 
+mod error;
+
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::error::LoadError;
 use super::augment::{Changes, Purpose, stream};
 use super::coco::{Dataset, ImageRecord};
-use super::image::{ImageError, Rgb, decode, fill};
+use super::image::{Rgb, decode, fill};
 use super::sampling::{Epochs, Share, Visit};
 pub use super::shelf::Pixels;
 use super::shelf::Shelf;
-use super::turns::{Desk, Lost, PATIENCE, Turns};
+use super::turns::{Desk, PATIENCE, Turns};
 use crate::config;
-use crate::failure::{Exit, panic_text};
+use crate::failure::panic_text;
 use crate::geometry::{Box2, Label, Size};
-
-/// Why an image can't be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the message says what each field is")]
-pub enum LoadError {
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    #[error(
-        "{}: the image is {decoded} (height x width), its annotations were made for {declared}",
-        file.display()
-    )]
-    Size { file: PathBuf, decoded: Size, declared: Size },
-    #[error(
-        "{}: the image is stored as {stored} (height x width) with an EXIF orientation that makes it \
-         {decoded}, but its annotations were made for {stored}: its boxes would be on the wrong \
-         side. Turn the stored pixels upright or remove the orientation", file.display()
-    )]
-    Orientation { file: PathBuf, stored: Size, decoded: Size },
-    #[error("{files}: internal error while it was read (a bug in detect): {message}")]
-    Panicked { files: String, message: String },
-    #[error(
-        "a thread that reads images could not start or ended early{}; train.loader.threads sets how many there are", at(file.as_ref())
-    )]
-    ThreadEnded { file: Option<PathBuf> },
-    #[error("not enough memory for a batch of {images} images, which is {bytes} bytes")]
-    Memory { images: usize, bytes: usize },
-    #[error("{}: reading it has not ended after {seconds} s: is its disk or network there?", file.display())]
-    Stuck { file: PathBuf, seconds: u64 },
-}
-
-impl LoadError {
-    /// Whether it is not about one image, but about those who read them: nothing whole can follow.
-    pub fn ends_the_loader(&self) -> bool {
-        matches!(self, Self::ThreadEnded { .. } | Self::Stuck { .. } | Self::Memory { .. })
-    }
-
-    /// How the program ends where it can't go on.
-    pub fn exit(&self) -> Exit {
-        if matches!(self, Self::Memory { .. }) { Exit::Memory } else { Exit::Data }
-    }
-
-    fn lost(dataset: &Dataset, lost: Lost) -> Self {
-        let file = |item: usize| dataset.images[item].file.clone();
-        match lost {
-            Lost::Ended(item) => Self::ThreadEnded { file: item.map(file) },
-            Lost::Stuck(item) => {
-                Self::Stuck { file: file(item), seconds: PATIENCE.give_up.as_secs() }
-            }
-        }
-    }
-}
 
 /// Says which image a thread is slow at.
 fn remark_slow(dataset: &Dataset, item: usize) {
     let file = dataset.images[item].file.display();
     tracing::warn!("waiting for {file}, which has taken {} s to read", PATIENCE.remark.as_secs());
-}
-
-fn at(file: Option<&PathBuf>) -> String {
-    file.map(|file| format!(" at {}", file.display())).unwrap_or_default()
 }
 
 /// One image of a batch and its truth.
@@ -111,22 +57,28 @@ pub struct Batch {
 }
 
 /// Prepares images for evaluation, without augmentation; `detect IMAGE` and `eval` alike.
+///
+/// # Panics
+/// Where memory does not suffice, in the words by which the program knows it again; see [`out_of_memory`].
+///
+/// [`out_of_memory`]: crate::failure::out_of_memory
 pub fn prepare(images: &[&Rgb], input: &config::Input) -> Batch {
-    prepare_in(images, input, &Shelf::new(0))
+    let samples = images.iter().enumerate();
+    let samples = samples.map(|(place, image)| without_truth(place, place as i64, image, input));
+    assemble(images, samples.collect(), input, &Shelf::new(0))
+        .unwrap_or_else(|e| panic!("std::bad_alloc: {e}"))
 }
 
-fn prepare_in(images: &[&Rgb], input: &config::Input, shelf: &Arc<Shelf>) -> Batch {
-    let samples = images.iter().enumerate().map(|(index, image)| Sample {
+/// A sample for evaluation.
+fn without_truth(index: usize, image_id: i64, image: &Rgb, input: &config::Input) -> Sample {
+    Sample {
         index,
-        image_id: index as i64,
+        image_id,
         original: image.size,
         resized: input.resized(image.size),
         boxes: Vec::new(),
         labels: Vec::new(),
-    });
-    // In the words by which the program knows it again; see `failure::out_of_memory`.
-    assemble(images, samples.collect(), input, shelf)
-        .unwrap_or_else(|e| panic!("std::bad_alloc: {e}"))
+    }
 }
 
 /// Resizes each image into its place, in a buffer of `shelf`.
@@ -393,11 +345,10 @@ impl EvalLoader {
                 let records: Vec<_> = group.iter().map(|(_, i)| &dataset.images[*i]).collect();
                 out.push(guarded(&records, || {
                     let pictures: Vec<_> = group.iter().map(|(picture, _)| picture).collect();
-                    let mut batch = prepare_in(&pictures, &input, &shelf);
-                    for (sample, (_, index)) in batch.samples.iter_mut().zip(group) {
-                        (sample.index, sample.image_id) = (*index, dataset.images[*index].id);
-                    }
-                    Ok(batch)
+                    let samples = group.iter().map(|(picture, index)| {
+                        without_truth(*index, dataset.images[*index].id, picture, &input)
+                    });
+                    assemble(&pictures, samples.collect(), &input, &shelf)
                 }));
             }
             out

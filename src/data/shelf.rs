@@ -61,11 +61,17 @@ impl Shelf {
 
 /// `length` zeros; `None` where memory does not suffice.
 pub(super) fn zeros(length: usize) -> Option<Vec<f32>> {
-    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
-    let mut probe = Vec::<f32>::new();
-    probe.try_reserve_exact(length).ok()?;
+    // Of `vec!` zeros cost nothing.
+    fits(length.checked_mul(size_of::<f32>())?).then(|| vec![0.; length])
+}
+
+/// Whether memory suffices for a buffer of so many bytes. To be asked before a large one is made, which ends the process
+/// where it does not.
+pub(super) fn fits(bytes: usize) -> bool {
+    let mut probe = Vec::<u8>::new();
+    let fits = probe.try_reserve_exact(bytes).is_ok();
     drop(std::hint::black_box(probe));
-    Some(vec![0.; length])
+    fits
 }
 
 impl Drop for Pixels {

@@ -67,6 +67,19 @@ pub enum ImageError {
         /// The size that its header declares.
         size: Size,
     },
+    /// This machine, or what it lets the program have, is too small for it now.
+    #[error(
+        "{path}: not enough memory to decode its {width} x {height} pixels, which takes {bytes} bytes",
+        width = size.width, height = size.height
+    )]
+    Memory {
+        /// Which file.
+        path: PathBuf,
+        /// The size that its header declares.
+        size: Size,
+        /// What a buffer that could not be had takes.
+        bytes: u64,
+    },
     /// The data is cut or damaged.
     #[error("{path} is a damaged {format} file: {reason}")]
     Damaged {
@@ -100,6 +113,7 @@ impl ImageError {
         | Self::NotAnImage { path, .. }
         | Self::NotSupported { path, .. }
         | Self::TooLarge { path, .. }
+        | Self::Memory { path, .. }
         | Self::Damaged { path, .. }
         | Self::Decoder { path, .. }) = &mut self;
         name.clone_into(path);
@@ -113,6 +127,7 @@ pub(super) enum Fail {
     Io(io::Error),
     NotSupported(String),
     TooLarge(Size),
+    Memory(Size, u64),
     Damaged(String),
     Panic(String),
 }
@@ -128,6 +143,7 @@ impl Fail {
             Self::Io(source) => ImageError::Read { path, source },
             Self::NotSupported(what) => ImageError::NotSupported { path, what },
             Self::TooLarge(size) => ImageError::TooLarge { path, size },
+            Self::Memory(size, bytes) => ImageError::Memory { path, size, bytes },
             Self::Damaged(reason) => ImageError::Damaged { path, format, reason },
             Self::Panic(reason) => ImageError::Decoder { path, format, reason },
         }
