@@ -1,0 +1,140 @@
+//! How a run begins, and how it goes on after a break.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use detect::data::Fingerprint;
+use detect::failure::{Exit, OrExit as _};
+use detect::weights::Contents;
+
+use super::checkpoint::{self, State, only};
+use super::guard::Latest;
+use super::log::{self, Metrics};
+use super::optim::{Optimizer, average};
+use super::profiler::Profiler;
+use super::{Network, Setup, Trainer, freeze, init, seed_of};
+use crate::precision::Precision;
+use crate::weights;
+
+impl Trainer {
+    /// Starts a run, from `init`'s weights where there are any.
+    pub fn start(setup: Setup, init: Option<&(Contents, PathBuf)>) -> anyhow::Result<Self> {
+        let config = &setup.config;
+        let state = State {
+            step: 0,
+            total: setup.total_steps(),
+            best: None,
+            stale: 0,
+            seconds: 0.,
+            evaluation_due: false,
+            config: config.clone(),
+            categories: setup.train.categories.clone(),
+            data: setup.train.root.clone(),
+            split: Some(Fingerprint::of(&setup.train)),
+            val: setup.val.as_deref().map(Fingerprint::of),
+            skipped: 0,
+            left_out: 0,
+            loss_scale: None,
+        };
+        let mut trainer = Self::build(setup, state)?;
+        if let Some((contents, path)) = init {
+            let categories = &trainer.state.categories;
+            let report = init::begin_with(&trainer.model.store, categories, contents, path)
+                .or_exit(Exit::Weights)?;
+            tracing::info!("from {}: {report}", path.display());
+            for difference in
+                init::unlike(&trainer.state.config, contents, path).or_exit(Exit::Weights)?
+            {
+                tracing::warn!("{} learned with {difference} in the recipe", path.display());
+            }
+        }
+        if let Some((_, average)) = &mut trainer.average {
+            average::update(average, trainer.optimizer.weights(), 0., 0);
+        }
+        trainer.room_for_checkpoints()?;
+        // From here on there is something to go on from, whatever happens.
+        trainer.save()?;
+        Ok(trainer)
+    }
+
+    /// Continues the run whose checkpoint was read from `path`. What `setup` has otherwise than `state`
+    /// counts from now on.
+    pub fn resume(
+        setup: Setup,
+        contents: &Contents,
+        mut state: State,
+        path: &Path,
+    ) -> anyhow::Result<Self> {
+        let [split, val] =
+            [Some(&setup.train), setup.val.as_ref()].map(|data| data.map(|d| Fingerprint::of(d)));
+        let other_measure = state.config.train.best_by != setup.config.train.best_by;
+        if other_measure || state.val.is_some() && state.val != val {
+            // The best score says nothing about those to come.
+            (state.best, state.stale) = (None, 0);
+        }
+        state.total = setup.total_steps();
+        state.config = setup.config.clone();
+        state.data.clone_from(&setup.train.root);
+        (state.split, state.val) = (split, val);
+        let run = setup.run.clone();
+        let trainer = Self::build(setup, state)?;
+        weights::load(&trainer.model.store, &only(contents, "model."), "", path)
+            .or_exit(Exit::Weights)?;
+        if let Some((average, _)) = &trainer.average {
+            weights::load(&average.store, &only(contents, "ema."), "", path)
+                .or_exit(Exit::Weights)?;
+        }
+        trainer.optimizer.load(&only(contents, "optim."), path).or_exit(Exit::Weights)?;
+        trainer.room_for_checkpoints()?;
+        if trainer.leads() && path == run.join(checkpoint::PREVIOUS) {
+            checkpoint::set_aside(&run).or_exit(Exit::Output)?;
+        }
+        Ok(trainer)
+    }
+
+    /// The run is to say where the time of `steps` of its first steps goes.
+    #[must_use]
+    pub fn profiling(self, steps: usize) -> Self {
+        Self { profiler: Profiler::of(steps), ..self }
+    }
+
+    fn build(setup: Setup, mut state: State) -> anyhow::Result<Self> {
+        let precision = Precision::on(setup.config.train.precision, setup.device);
+        // Kept by a run that goes on, unless it goes on in other numbers.
+        let scaled = precision == Precision::Fp16;
+        state.loss_scale = scaled.then(|| state.loss_scale.unwrap_or_default());
+        let classes = state.categories.len();
+        tch::manual_seed(seed_of(setup.config.train.seed, usize::MAX));
+        let model = Network::new(&setup.config, classes, setup.device);
+        freeze::freeze(&model.store, &setup.config.train.freeze).or_exit(Exit::Usage)?;
+        let optimizer = Optimizer::new(&model.store, &setup.config.train);
+        let average = (setup.config.train.ema.decay > 0.).then(|| {
+            let network = Network::new(&setup.config, classes, setup.device);
+            let flat = optimizer.layout().gather(&network.store);
+            (network, flat)
+        });
+        let open = || {
+            let mut metrics = Metrics::open(&setup.run.join("metrics.jsonl"), state.step)?;
+            metrics.write(&log::start_line(&setup, &state))?;
+            Ok::<_, std::io::Error>(metrics)
+        };
+        let metrics = setup.ranks.leads().then(open).transpose();
+        let metrics = metrics
+            .with_context(|| format!("cannot write into {}", setup.run.display()))
+            .or_exit(Exit::Output)?;
+        let (epochs, latest, profiler) = (setup.epochs(), Latest::default(), Profiler::of(0));
+        Ok(Self {
+            setup,
+            state,
+            epochs,
+            model,
+            average,
+            optimizer,
+            metrics,
+            latest,
+            config_due: true,
+            precision,
+            profiler,
+        })
+    }
+}
