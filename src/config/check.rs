@@ -2,6 +2,9 @@
 
 use super::{Config, ConfigError, Cut, Head, LossWeights, Resize, Rules, Schedule};
 
+/// More is a mistake; two of them multiplied still are a number.
+const MANY: usize = u32::MAX as usize;
+
 fn refuse(key: &'static str, reason: &str) -> Result<(), ConfigError> {
     Err(ConfigError::Value { key, reason: reason.to_owned() })
 }
@@ -78,21 +81,21 @@ impl Config {
         if self.rpn.negative_iou > self.rpn.positive_iou {
             return refuse("rpn.negative_iou", "must not be above rpn.positive_iou");
         }
-        for (key, n) in [
-            ("rpn.sampled", self.rpn.sampled),
-            ("rpn.post_nms_train", self.rpn.post_nms_train),
-            ("rpn.post_nms_eval", self.rpn.post_nms_eval),
-            ("roi.sampled", self.roi.sampled),
-            ("roi.max_detections", self.roi.max_detections),
-            ("train.batch", self.train.batch),
-            ("train.accumulate", self.train.accumulate),
-            ("train.log_every", self.train.log_every),
-            ("train.checkpoint_every", self.train.checkpoint_every),
-            ("train.loader.threads", self.train.loader.threads),
-            ("train.loader.prefetch", self.train.loader.prefetch),
+        for (key, n, most) in [
+            ("rpn.sampled", self.rpn.sampled, MANY),
+            ("rpn.post_nms_train", self.rpn.post_nms_train, MANY),
+            ("rpn.post_nms_eval", self.rpn.post_nms_eval, MANY),
+            ("roi.sampled", self.roi.sampled, MANY),
+            ("roi.max_detections", self.roi.max_detections, MANY),
+            ("train.batch", self.train.batch, 1 << 16),
+            ("train.accumulate", self.train.accumulate, 1 << 16),
+            ("train.log_every", self.train.log_every, MANY),
+            ("train.checkpoint_every", self.train.checkpoint_every, MANY),
+            ("train.loader.threads", self.train.loader.threads, 1 << 10),
+            ("train.loader.prefetch", self.train.loader.prefetch, 1 << 12),
         ] {
-            if n == 0 {
-                return refuse(key, "must be at least 1");
+            if !(1..=most).contains(&n) {
+                return refuse(key, &format!("must be 1 to {most}"));
             }
         }
         self.check_input()?;
@@ -100,6 +103,11 @@ impl Config {
         let train = &self.train;
         if train.steps == 0 && train.epochs == 0 {
             return refuse("train.epochs", "either epochs or steps must be positive");
+        }
+        for (key, n) in [("train.epochs", train.epochs), ("train.steps", train.steps)] {
+            if n > MANY {
+                return refuse(key, &format!("must be at most {MANY}"));
+            }
         }
         if !(train.lr > 0. && train.lr.is_finite()) {
             return refuse("train.lr", "must be positive");

@@ -70,6 +70,7 @@ impl FromStr for Override {
             |reason: &str| ConfigError::Override { text: text.into(), reason: reason.into() };
         let (key, value) = text
             .split_once('=')
+            .filter(|(key, _)| !key.trim().is_empty())
             .ok_or_else(|| error("expected KEY=VALUE, such as train.lr=0.005"))?;
         // A bare word is a string: `backbone.wiring=large` needs no quotes.
         let parsed = toml::from_str::<toml::Table>(&format!("v = {value}"))
@@ -98,6 +99,22 @@ impl Override {
     pub fn of(key: &str, value: &impl serde::Serialize) -> Self {
         let value = toml::Value::try_from(value).expect("plain structs become TOML");
         Self { key: key.into(), value }
+    }
+
+    /// What is wrong with it by itself, without the names of Rust's types.
+    fn refused(&self, error: &toml::de::Error) -> ConfigError {
+        let mut reason = error.message().trim().to_owned();
+        for (kind, words) in [
+            ("expected usize", "expected a whole number"),
+            ("expected u64", "expected a whole number"),
+            ("expected i64", "expected a whole number"),
+            ("expected f64", "expected a number"),
+            ("expected f32", "expected a number"),
+            ("expected struct", "expected the section"),
+        ] {
+            reason = reason.replace(kind, words);
+        }
+        ConfigError::Override { text: self.to_string(), reason }
     }
 
     fn apply(&self, table: &mut toml::Table) -> Result<(), ConfigError> {
@@ -164,16 +181,28 @@ impl Config {
         let config = if overrides.is_empty() {
             plain
         } else {
-            let mut table: toml::Table =
-                toml::from_str(text).map_err(|e| parse(e, origin.into()))?;
-            for change in overrides {
-                change.apply(&mut table)?;
+            let table: toml::Table = toml::from_str(text).map_err(|e| parse(e, origin.into()))?;
+            let with = |overrides: &[Override]| -> Result<Result<Self, _>, ConfigError> {
+                let mut table = table.clone();
+                for change in overrides {
+                    change.apply(&mut table)?;
+                }
+                // Through the text, for errors that quote what is wrong.
+                let text = toml::to_string(&table).expect("a parsed table can be written");
+                Ok(toml::from_str::<Self>(&text))
+            };
+            match with(overrides)? {
+                Ok(config) => config,
+                Err(error) => {
+                    for change in overrides {
+                        if let Err(error) = with(std::slice::from_ref(change))? {
+                            return Err(change.refused(&error));
+                        }
+                    }
+                    let keys: Vec<&str> = overrides.iter().map(|o| o.key.as_str()).collect();
+                    return Err(parse(error, format!("{origin} with {} changed", keys.join(", "))));
+                }
             }
-            let keys: Vec<&str> = overrides.iter().map(|o| o.key.as_str()).collect();
-            let origin = format!("{origin} with {} changed", keys.join(", "));
-            // Through the text, for errors that quote what is wrong.
-            let text = toml::to_string(&table).expect("a parsed table can be written");
-            toml::from_str(&text).map_err(|e| parse(e, origin))?
         };
         config.check()?;
         Ok(config)

@@ -2,7 +2,7 @@
 //!
 //! Counted is what the backward pass needs of the forward pass: of each convolution its input, of each
 //! batch norm its input, of each ReLU its output, of each pool its input. A quarter is added for what
-//! kernels need in passing and what the allocator wastes. Measured runs on a CPU took 0.95 to 1.25 times the
+//! kernels need in passing and what the allocator wastes. Measured runs on a CPU took 0.93 to 1.2 times the
 //! estimate (docs/training.md).
 
 use super::{Config, Head, Optimizer, Resize};
