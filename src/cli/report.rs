@@ -30,6 +30,9 @@ pub struct ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<Exit> {
+    if let Some(data) = args.data.as_deref().filter(|data| !data.is_dir()) {
+        return crate::fail!(Exit::Data, "--data {}: there is no such folder", data.display());
+    }
     let read = |folder: &PathBuf| Run::read(folder, args.data.as_deref());
     let runs: Vec<Run> =
         args.runs.iter().map(read).collect::<Result<_, _>>().or_exit(Exit::Data)?;

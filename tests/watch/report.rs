@@ -99,9 +99,15 @@ fn images_that_are_gone_are_said_and_data_may_lie_elsewhere() {
     assert!(text.contains("no images on the page") && text.contains("--data"), "{text}");
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("No images are shown") && !page.contains("data:image"));
+    assert!(!page.contains('\u{fffd}') && !text.contains('\u{fffd}'), "{text}");
     let data = scenes();
     stdout(&detect(&[&arguments[..], &["--data", data.to_str().unwrap()]].concat()));
     assert!(fs::read_to_string(run.join("report.html")).unwrap().contains("data:image"));
+    // A folder that is not there does not cost the page that is.
+    let before = fs::read(run.join("report.html")).unwrap();
+    let nowhere = detect(&[&arguments[..], &["--data", "no/such/folder"]].concat());
+    assert_eq!(nowhere.status.code(), Some(3));
+    assert_eq!(fs::read(run.join("report.html")).unwrap(), before);
     // Annotations without their images.
     fs::create_dir_all(moved.join("annotations")).unwrap();
     fs::create_dir_all(moved.join("images")).unwrap();

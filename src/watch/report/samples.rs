@@ -93,6 +93,7 @@ pub(super) fn of(run: &Run, data: Option<&Path>) -> Result<Samples, String> {
         return Err("the record does not say which images were evaluated".to_owned());
     };
     let dataset = Dataset::open(root, split).map_err(|error| {
+        let error = error.to_string().replace('\n', "; ");
         format!("the data set of the run can't be read ({error}); --data says where it lies now")
     })?;
     let results = match Results::from_file(&file) {
