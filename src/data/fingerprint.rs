@@ -15,12 +15,15 @@ pub struct Fingerprint {
     /// SHA-256 (hexadecimal) over the images' ids, names and sizes, and their annotations. Pixels are not
     /// read.
     pub sha256: String,
+    /// The same over the annotations' areas, which say what counts as small or large; the first versions did not write it.
+    #[serde(default)]
+    pub areas: Option<String>,
 }
 
 impl Fingerprint {
     /// Of a split.
     pub fn of(dataset: &Dataset) -> Self {
-        let mut hash = Sha256::new();
+        let (mut hash, mut areas) = (Sha256::new(), Sha256::new());
         let mut annotations = 0;
         for image in &dataset.images {
             hash.update(format!("{}\0{}\0{:?}\n", image.id, image.file_name, image.size));
@@ -31,10 +34,12 @@ impl Fingerprint {
                     hash.update(side.to_le_bytes());
                 }
                 hash.update([u8::from(a.crowd)]);
+                areas.update(a.area.to_le_bytes());
                 annotations += 1;
             }
         }
-        Self { images: dataset.images.len(), annotations, sha256: hex(&hash.finalize()) }
+        let [sha256, areas] = [hash, areas].map(|hash| hex(&hash.finalize()));
+        Self { images: dataset.images.len(), annotations, sha256, areas: Some(areas) }
     }
 
     /// What `new` has otherwise, in words.
@@ -50,6 +55,12 @@ impl Fingerprint {
         }
         if parts.is_empty() && self.sha256 != new.sha256 {
             parts.push("as many images and annotations as before, but not the same".to_owned());
+        }
+        if parts.is_empty()
+            && let (Some(a), Some(b)) = (&self.areas, &new.areas)
+            && a != b
+        {
+            parts.push("the areas of annotations are others".to_owned());
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }

@@ -258,10 +258,10 @@ mod tests {
         let other = dir.path().join("events.out.tfevents.1.host");
         fs::write(&other, b"x").unwrap();
         let step = |step: u64| json!({ "kind": "step", "step": step, "loss": 1. / step as f64 });
-        let mut record = Record::open(&path, 0).unwrap();
+        let mut record = Record::open(&path, 0, true).unwrap();
         (1..=5).for_each(|n| record.write(&step(n)).unwrap());
         let first = files(dir.path()).unwrap();
-        let mut record = Record::open(&path, 3).unwrap();
+        let mut record = Record::open(&path, 3, true).unwrap();
         record.write(&step(4)).unwrap();
         let second = files(dir.path()).unwrap();
         assert_eq!((first.len(), second.len()), (1, 1));

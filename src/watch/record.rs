@@ -32,18 +32,20 @@ pub struct Record {
 }
 
 impl Record {
-    /// Opens the record at `path` of a run that has done `step` steps. Lines of later steps, which a resumed
-    /// run makes again, are dropped, and so is a line that a kill cut short. The events are made anew from
-    /// what is left.
+    /// Opens the record at `path` of a run that has done `step` steps, and was `evaluated` after the last of them or is to
+    /// be. Lines of what a resumed run makes again are dropped, and so is a line that a kill cut short. The events are made
+    /// anew from what is left.
     ///
     /// # Errors
     /// Where the record can't be read or written. Events that can't be written are only warned of.
-    pub fn open(path: &Path, step: usize) -> io::Result<Self> {
+    pub fn open(path: &Path, step: usize, evaluated: bool) -> io::Result<Self> {
         let mut kept = Vec::new();
         if path.is_file() {
             let mut text = Vec::new();
             for line in parse(&fs::read(path)?).0 {
-                if line["step"].as_u64().is_some_and(|at| at as usize <= step) {
+                let at = line["step"].as_u64().map(|at| at as usize);
+                let again = at == Some(step) && line["kind"] == "eval" && !evaluated;
+                if at.is_some_and(|at| at <= step) && !again {
                     text.extend_from_slice(format!("{line}\n").as_bytes());
                     kept.push(line);
                 }
@@ -127,7 +129,7 @@ mod tests {
     fn a_record_goes_on_after_the_step_it_is_resumed_at() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(RECORD);
-        let mut record = Record::open(&path, 0).unwrap();
+        let mut record = Record::open(&path, 0, true).unwrap();
         for step in 1..=5 {
             record
                 .write(&json!({ "kind": "step", "step": step, "loss": 0.1 + step as f64 }))
@@ -140,7 +142,7 @@ mod tests {
         fs::write(&path, &text).unwrap();
         assert_eq!(read(&path).unwrap().1, 1);
 
-        let mut record = Record::open(&path, 3).unwrap();
+        let mut record = Record::open(&path, 3, true).unwrap();
         assert_eq!(steps(&path), [1, 2, 3]);
         record.write(&json!({ "kind": "step", "step": 4 })).unwrap();
         assert_eq!(steps(&path), [1, 2, 3, 4]);
@@ -148,10 +150,17 @@ mod tests {
         assert_eq!(broken, 0);
         assert_eq!(lines[2]["loss"], json!(3.1), "lines that are kept are kept as they were");
         assert!(lines.iter().all(|line| line["time"].as_f64().unwrap() > 1.7e9));
+        // An evaluation that was noted before the checkpoint that says so.
+        record.write(&json!({ "kind": "eval", "step": 4 })).unwrap();
+        drop(record);
+        drop(Record::open(&path, 4, true).unwrap());
+        assert_eq!(steps(&path), [1, 2, 3, 4, 4]);
+        drop(Record::open(&path, 4, false).unwrap());
+        assert_eq!(steps(&path), [1, 2, 3, 4]);
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_an_error() {
-        assert!(Record::open(Path::new("/no/such/folder/metrics.jsonl"), 0).is_err());
+        assert!(Record::open(Path::new("/no/such/folder/metrics.jsonl"), 0, true).is_err());
     }
 }

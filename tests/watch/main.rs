@@ -79,7 +79,7 @@ fn event_file(run: &Path) -> PathBuf {
 fn tensorboard_reads_what_the_record_says() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(RECORD);
-    let mut record = Record::open(&path, 0).unwrap();
+    let mut record = Record::open(&path, 0, true).unwrap();
     record.write(&json!({ "kind": "start", "step": 0, "steps": 9, "threads": 2 })).unwrap();
     for n in 1..=6 {
         record.write(&step(n)).unwrap();
@@ -114,7 +114,7 @@ fn tensorboard_reads_what_the_record_says() {
     assert_eq!(tensorboard(dir.path()).unwrap(), live);
 
     // Resumed after step 4: steps 5 and 6 are made again, otherwise.
-    let mut record = Record::open(&path, 4).unwrap();
+    let mut record = Record::open(&path, 4, true).unwrap();
     let mut again = step(5);
     again["loss"] = json!(77.);
     record.write(&again).unwrap();

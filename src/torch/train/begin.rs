@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use detect::config::{Decay, Optimizer as Rule, Train};
 use detect::data::Fingerprint;
 use detect::failure::{Exit, OrExit as _};
 use detect::weights::Contents;
 
-use super::checkpoint::{self, State, only};
+use super::checkpoint::{self, Computing, State, only};
 use super::guard::Latest;
 use super::log::{self, Metrics};
 use super::optim::{Optimizer, average};
@@ -35,6 +36,7 @@ impl Trainer {
             skipped: 0,
             left_out: 0,
             loss_scale: None,
+            computing: None,
         };
         let mut trainer = Self::build(setup, state)?;
         if let Some((contents, path)) = init {
@@ -50,6 +52,16 @@ impl Trainer {
         }
         if let Some((_, average)) = &mut trainer.average {
             average::update(average, trainer.optimizer.weights(), 0., 0);
+        }
+        let Train { optimizer, weight_decay, .. } = &trainer.setup.config.train;
+        if matches!(optimizer, Rule::AdamW { .. })
+            && weight_decay.rate > 0.
+            && weight_decay.how != Decay::Decoupled
+        {
+            tracing::warn!(
+                "train.weight_decay.how puts the decay into the gradient, which makes train.optimizer Adam with L2: \
+                 AdamW's is 'decoupled'"
+            );
         }
         trainer.room_for_checkpoints()?;
         // From here on there is something to go on from, whatever happens.
@@ -67,17 +79,34 @@ impl Trainer {
     ) -> anyhow::Result<Self> {
         let [split, val] =
             [Some(&setup.train), setup.val.as_ref()].map(|data| data.map(|d| Fingerprint::of(d)));
+        let run = setup.run.clone();
+        state.total = setup.total_steps();
+        // A run that goes on to no more steps than it has made has an end like any other.
+        let unkept = setup.ranks.leads() && !run.join(checkpoint::BEST).exists();
+        if state.step >= state.total && setup.ranks.any(unkept) {
+            state.evaluation_due = true;
+        }
         let other_measure = state.config.train.best_by != setup.config.train.best_by;
-        if other_measure || state.val.is_some() && state.val != val {
+        let other_val =
+            |old: &Fingerprint| val.as_ref().is_none_or(|new| old.difference(new).is_some());
+        if other_measure || state.val.as_ref().is_some_and(other_val) {
             // The best score says nothing about those to come.
             (state.best, state.stale) = (None, 0);
         }
-        state.total = setup.total_steps();
         state.config = setup.config.clone();
         state.data.clone_from(&setup.train.root);
         (state.split, state.val) = (split, val);
-        let run = setup.run.clone();
+        let before = state.computing.take();
         let trainer = Self::build(setup, state)?;
+        if let (Some(before), Some(now)) = (before, &trainer.state.computing) {
+            let differences = before.differences(now);
+            if !differences.is_empty() {
+                tracing::warn!(
+                    "goes on with {}: the last bits will not be those of a run without a break",
+                    differences.join(", ")
+                );
+            }
+        }
         weights::load(&trainer.model.store, &only(contents, "model."), "", path)
             .or_exit(Exit::Weights)?;
         if let Some((average, _)) = &trainer.average {
@@ -103,6 +132,14 @@ impl Trainer {
         // Kept by a run that goes on, unless it goes on in other numbers.
         let scaled = precision == Precision::Fp16;
         state.loss_scale = scaled.then(|| state.loss_scale.unwrap_or_default());
+        let gpu = setup.device.is_cuda();
+        state.computing = Some(Computing {
+            device: if gpu { "cuda" } else { "cpu" }.into(),
+            precision: precision.name().into(),
+            threads: if gpu { 0 } else { tch::get_num_threads() as usize },
+            processes: setup.ranks.share().count,
+            libtorch: env!("DETECT_LIBTORCH_VERSION").into(),
+        });
         let classes = state.categories.len();
         tch::manual_seed(seed_of(setup.config.train.seed, usize::MAX));
         let model = Network::new(&setup.config, classes, setup.device);
@@ -114,7 +151,8 @@ impl Trainer {
             (network, flat)
         });
         let open = || {
-            let mut metrics = Metrics::open(&setup.run.join("metrics.jsonl"), state.step)?;
+            let record = setup.run.join("metrics.jsonl");
+            let mut metrics = Metrics::open(&record, state.step, !state.evaluation_due)?;
             metrics.write(&log::start_line(&setup, &state))?;
             Ok::<_, std::io::Error>(metrics)
         };

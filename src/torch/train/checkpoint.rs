@@ -44,6 +44,12 @@ pub enum CheckpointError {
         /// What is wrong with `prev`.
         previous: String,
     },
+    /// The newest may be whole, but can't be read now: to go on from the one before it would lose steps.
+    #[error("{reason}; it may be whole: mend that, or move the file away to go on from {PREVIOUS}")]
+    Unreadable {
+        /// What can't be read, and why.
+        reason: String,
+    },
     /// It would hold what nobody can go on from.
     #[error(
         "{tensor} is not finite, so that nothing was saved; {run} holds the last good checkpoint"
@@ -68,7 +74,7 @@ impl CheckpointError {
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::None { .. } => Exit::Data,
+            Self::None { .. } | Self::Unreadable { .. } => Exit::Data,
             Self::NonFinite { .. } => Exit::NonFinite,
             Self::Save { .. } => Exit::Output,
         }
@@ -114,6 +120,39 @@ pub struct State {
     /// What the validation split was, where there is one and the version wrote it.
     #[serde(default)]
     pub val: Option<Fingerprint>,
+    /// What it was computed with, where the version wrote it.
+    #[serde(default)]
+    pub computing: Option<Computing>,
+}
+
+/// What the last bits of a step hang on, beside the recipe and the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Computing {
+    /// `cpu` or `cuda`.
+    pub device: String,
+    /// What convolutions and products compute in, as a recipe names it.
+    pub precision: String,
+    /// Threads of each process; on a GPU they count for nothing, and are 0.
+    pub threads: usize,
+    /// Processes that share a step.
+    pub processes: usize,
+    /// Version of libtorch.
+    pub libtorch: String,
+}
+
+impl Computing {
+    /// What `new` has otherwise, in words.
+    pub fn differences(&self, new: &Self) -> Vec<String> {
+        let pairs = [
+            ("device", self.device.clone(), new.device.clone()),
+            ("precision", self.precision.clone(), new.precision.clone()),
+            ("threads", self.threads.to_string(), new.threads.to_string()),
+            ("processes", self.processes.to_string(), new.processes.to_string()),
+            ("libtorch", self.libtorch.clone(), new.libtorch.clone()),
+        ];
+        let differs = |(what, a, b): &(_, _, _)| (a != b).then(|| format!("{what}: {a} -> {b}"));
+        pairs.iter().filter_map(differs).collect()
+    }
 }
 
 /// Writes `contents` as the newest checkpoint of `run`; what was the newest becomes `prev`.
@@ -180,12 +219,18 @@ pub fn set_aside(run: &Path) -> Result<(), CheckpointError> {
     fs::rename(&last, aside).map_err(|source| CheckpointError::Save { path: last, source })
 }
 
+/// Whether a folder has the files of a run.
+pub fn is_run(folder: &Path) -> bool {
+    [LAST, PREVIOUS].iter().any(|name| folder.join(name).exists())
+}
+
 /// Reads the newest checkpoint of `run` that is whole, and says which file it was.
 pub fn load(run: &Path) -> Result<(Contents, State, PathBuf), CheckpointError> {
     let last = run.join(LAST);
     let damage = match read(&last) {
         Ok((contents, state)) => return Ok((contents, state, last)),
-        Err(reason) => reason,
+        Err(Fault::Unreadable(reason)) => return Err(CheckpointError::Unreadable { reason }),
+        Err(Fault::Damage(reason)) => reason,
     };
     let previous = run.join(PREVIOUS);
     match read(&previous) {
@@ -193,9 +238,11 @@ pub fn load(run: &Path) -> Result<(Contents, State, PathBuf), CheckpointError> {
             tracing::warn!("{damage}; going on from {}", previous.display());
             Ok((contents, state, previous))
         }
-        Err(reason) => {
-            Err(CheckpointError::None { run: run.into(), last: damage, previous: reason })
-        }
+        Err(fault) => Err(CheckpointError::None {
+            run: run.into(),
+            last: damage,
+            previous: fault.to_string(),
+        }),
     }
 }
 
@@ -224,30 +271,51 @@ pub(super) fn only(contents: &Contents, prefix: &str) -> Contents {
     Contents { tensors, ..Contents::default() }
 }
 
-/// Reads one checkpoint; what is wrong with it, in words.
-pub fn read(path: &Path) -> Result<(Contents, State), String> {
+/// What is wrong with a checkpoint, in words.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// It is not there, or not what was written: the one before it is the best that there is.
+    #[error("{0}")]
+    Damage(String),
+    /// It may well be whole: the system does not give it, or another version has written it.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// Reads one checkpoint.
+pub fn read(path: &Path) -> Result<(Contents, State), Fault> {
     let contents = Contents::read(path).map_err(|error| match &error {
-        WeightsError::Read { source, .. } => format!("{error}: {source}"),
-        _ => match fs::metadata(path) {
+        WeightsError::Read { source, .. } => {
+            let told = format!("{error}: {source}");
+            // One that is too short is no error of the system's.
+            let system = source.raw_os_error().is_some();
+            let there = system && source.kind() != io::ErrorKind::NotFound;
+            if there { Fault::Unreadable(told) } else { Fault::Damage(told) }
+        }
+        _ => Fault::Damage(match fs::metadata(path) {
             Ok(found) => format!("{error}, {} bytes long", found.len()),
             Err(_) => error.to_string(),
-        },
+        }),
     })?;
     let get = |key: &str| contents.metadata.get(key).map(String::as_str).unwrap_or_default();
     let damage = if seal::is_sealed(&contents) {
-        seal::broken(path, &contents).map_err(|e| format!("cannot read {}: {e}", path.display()))?
+        seal::broken(path, &contents)
+            .map_err(|e| Fault::Unreadable(format!("cannot read {}: {e}", path.display())))?
     } else {
         // The first versions knew a checksum of the tensors.
         (get("sha256") != contents.sha256()).then(|| "its checksum is wrong".to_owned())
     };
     if let Some(damage) = damage {
-        return Err(format!("{} is damaged: {damage}", path.display()));
+        return Err(Fault::Damage(format!("{} is damaged: {damage}", path.display())));
     }
     if get("format") != FORMAT {
-        return Err(format!("{} is not a checkpoint of a training run", path.display()));
+        let told = format!("{} is not a checkpoint of a training run", path.display());
+        return Err(Fault::Damage(told));
     }
-    let unreadable =
-        |e: serde_json::Error| format!("{} has a state that can't be read: {e}", path.display());
+    let unreadable = |e: serde_json::Error| {
+        // Its seal is whole: so was it written.
+        Fault::Unreadable(format!("{} has a state that can't be read: {e}", path.display()))
+    };
     let mut state: serde_json::Value = serde_json::from_str(get("state")).map_err(unreadable)?;
     match get("version") {
         VERSION => {}
@@ -257,10 +325,10 @@ pub fn read(path: &Path) -> Result<(Contents, State), String> {
             }
         }
         other => {
-            return Err(format!(
+            return Err(Fault::Unreadable(format!(
                 "{} is of version '{other}', which this program does not know",
                 path.display()
-            ));
+            )));
         }
     }
     let state = serde_json::from_value(state).map_err(unreadable)?;
@@ -290,6 +358,7 @@ mod tests {
             data: "data".into(),
             split: None,
             val: None,
+            computing: None,
         };
         let run = tempfile::tempdir().unwrap();
         save(run.path(), Contents::default(), &state).unwrap();
@@ -334,9 +403,17 @@ mod tests {
         contents.metadata.insert("sha256".into(), contents.sha256());
         contents.write(&path).unwrap();
         assert_eq!(load(run.path()).unwrap().1, state);
+        // What may be whole is not passed over for the one before it.
+        save(run.path(), Contents::default(), &state).unwrap();
         contents.metadata.insert("version".into(), "4".into());
         contents.write(&path).unwrap();
         let error = load(run.path()).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("version '4'"), "{error}");
+        assert!(error.contains("version '4'") && error.contains("move the file away"), "{error}");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap(); // which the system does not read
+        let error = load(run.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(LAST) && error.contains("move the file away"), "{error}");
+        fs::remove_dir(&path).unwrap();
+        assert_eq!(load(run.path()).unwrap().2, run.path().join(PREVIOUS));
     }
 }

@@ -8,6 +8,8 @@ use detect::data::Dataset;
 use detect::eval::{Evaluation, ResultEntry};
 use detect::failure::{Exit, OrExit as _, with_exit};
 use detect::weights::{Contents, ModelInfo, model::Trained};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::stop::Stop;
@@ -65,10 +67,12 @@ impl Trainer {
         if ranks.any(run.left) {
             return Ok(None);
         }
-        for error in &run.failed {
+        let failed: Vec<String> = run.failed.iter().map(ToString::to_string).collect();
+        let failed = gathered(failed, &*ranks);
+        for error in &failed {
             tracing::warn!("{error}; it counts as an image without detections");
         }
-        run.results = gathered(run.results, &val, &*ranks);
+        run.results = in_order(gathered(run.results, &*ranks), &val);
         if !ranks.leads() {
             let score = ranks.broadcast(Vec::new());
             let score = score.try_into().map_or(f64::NAN, f64::from_le_bytes);
@@ -87,7 +91,7 @@ impl Trainer {
         bar.suspend(|| tracing::info!("step {step}: AP {ap:.4}  AP50 {ap50:.4}  AP75 {ap75:.4}"));
         let line = json!({
             "kind": "eval", "step": step, "AP": ap, "AP50": ap50, "AP75": ap75,
-            "stats": stats, "detections": detections, "seconds": seconds,
+            "stats": stats, "detections": detections, "failed": failed.len(), "seconds": seconds,
             "images_per_s": images as f64 / seconds, "train_seconds": self.state.seconds,
         });
         self.record(&line)?;
@@ -147,18 +151,22 @@ impl Trainer {
     }
 }
 
-/// The results of all processes for process 0, image by image as `val` has them: as one process gives them.
-fn gathered(own: Vec<ResultEntry>, val: &Dataset, ranks: &dyn Ranks) -> Vec<ResultEntry> {
+/// What all processes have found, for process 0.
+fn gathered<T: Serialize + DeserializeOwned>(own: Vec<T>, ranks: &dyn Ranks) -> Vec<T> {
     if ranks.share().count == 1 {
         return own;
     }
     let bytes = serde_json::to_vec(&own).expect("plain structs become JSON");
     drop(own);
     let parts = ranks.gather(&bytes);
-    let part = |bytes: Vec<u8>| -> Vec<ResultEntry> {
+    let part = |bytes: Vec<u8>| -> Vec<T> {
         serde_json::from_slice(&bytes).expect("written by the same program")
     };
-    let mut all: Vec<ResultEntry> = parts.into_iter().flat_map(part).collect();
+    parts.into_iter().flat_map(part).collect()
+}
+
+/// Results image by image as `val` has them: as one process gives them.
+fn in_order(mut all: Vec<ResultEntry>, val: &Dataset) -> Vec<ResultEntry> {
     let images = val.images.iter().enumerate();
     let places: HashMap<i64, usize> = images.map(|(place, image)| (image.id, place)).collect();
     // Stable: an image's detections keep their order.

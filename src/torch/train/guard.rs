@@ -57,7 +57,8 @@ impl Trainer {
             .or_exit(Exit::Output)
     }
 
-    /// Refuses to begin where a checkpoint could not be written beside the last one.
+    /// Refuses to begin where the files of the run would have no room: two checkpoints, beside which the next is written,
+    /// and the model.
     pub(super) fn room_for_checkpoints(&self) -> anyhow::Result<()> {
         if !self.leads() {
             return Ok(());
@@ -68,12 +69,16 @@ impl Trainer {
         };
         let average = self.average.as_ref().map_or(0, |(average, _)| bytes(&average.store));
         let state = self.optimizer.state().map(|(_, state)| 4 * state.numel() as u64).sum::<u64>();
-        let needed = 2 * (bytes(&self.model.store) + average + state);
+        let model = bytes(&self.model.store);
+        let there = [checkpoint::LAST, checkpoint::PREVIOUS].map(|name| self.setup.run.join(name));
+        let more = 3 - there.iter().filter(|path| path.exists()).count() as u64;
+        let needed = more * (model + average + state) + model;
         let run = self.setup.run.display();
         match whole::free_space(&self.setup.run) {
             Ok(Some(free)) if free < needed => fail!(
                 Exit::Output,
-                "{run} has room for {free} bytes, and two checkpoints need {needed}: make room or choose another folder"
+                "{run} has room for {free} bytes, and {more} checkpoints and the model need {needed}: make room or choose \
+                 another folder"
             ),
             Ok(_) => Ok(()),
             Err(e) => Err(e)
@@ -96,12 +101,21 @@ impl Trainer {
             .map(|tensor| tensor.numel() as u64);
         let Some(memory) = config.training_memory(size, parameters, learned) else { return };
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let [total, weights, maps, batches, program] = [
+            memory.total(),
+            memory.weights,
+            memory.maps,
+            memory.batches,
+            memory.total() - memory.weights - memory.maps - memory.batches,
+        ]
+        .map(|bytes| match gib(bytes) {
+            gib if gib >= 1. => format!("{gib:.1} GiB"),
+            gib => format!("{:.0} MiB", 1024. * gib),
+        });
+        let each = if self.setup.ranks.share().count > 1 { " in each process" } else { "" };
         tracing::info!(
-            "a step needs about {:.1} GiB at its largest input, {size}: weights {:.1}, maps {:.1}, batches read ahead {:.1}",
-            gib(memory.total()),
-            gib(memory.weights),
-            gib(memory.maps),
-            gib(memory.batches)
+            "a step needs about {total}{each} at its largest input, {size}: weights {weights}, maps {maps}, batches read \
+             ahead {batches}, the program {program}"
         );
         let there = machine::available_mib().map(|mib| mib / 1024.);
         if let Some(there) = there.filter(|&there| there < gib(memory.total()))

@@ -103,6 +103,7 @@ pub fn unlike(
     } else if contents.metadata.contains_key("model") {
         let info = ModelInfo::read_from(contents, path)?;
         (theirs.input.mean, theirs.input.std) = (info.config.input.mean, info.config.input.std);
+        (theirs.detector, theirs.anchors) = (info.config.detector, info.config.anchors);
         info.config.backbone
     } else {
         return Ok(Vec::new());
@@ -319,13 +320,18 @@ mod tests {
         let [config, _] = configs();
         let (_source, contents) = model(&config, &["cup"]);
         assert_eq!(unlike(&config, &contents, Path::new("m")).unwrap(), [""; 0]);
-        let mut other = config;
+        let mut other = config.clone();
         other.backbone.pooling = Pooling::Timm;
         other.backbone.drop_path_keep = 0.5; // of training, not of the network
         let [told] = &unlike(&other, &contents, Path::new("m")).unwrap()[..] else {
             panic!("one difference")
         };
         assert_eq!(told, "backbone.pooling: \"tf\" -> \"timm\"");
+        let mut other = config;
+        other.anchors.sizes[0] += 1.;
+        other.detector.sampling_ratio += 1;
+        let told = unlike(&other, &contents, Path::new("m")).unwrap().join("\n");
+        assert!(told.contains("anchors") && told.contains("detector.sampling_ratio"), "{told}");
     }
 
     #[test]

@@ -146,11 +146,6 @@ impl Trainer {
             log::Progress::hidden()
         };
         let mut evaluation = None;
-        // A run that goes on to no more steps than it has made has an end like any other.
-        let unkept = self.leads() && !self.setup.run.join(checkpoint::BEST).exists();
-        if self.state.step >= self.state.total && self.setup.ranks.any(unkept) {
-            self.state.evaluation_due = true;
-        }
         if self.state.evaluation_due {
             evaluation = self.evaluate(&bar, stop)?;
             if let Some(exit) = self.told(stop) {

@@ -18,9 +18,19 @@ pub(super) fn begin(run: &Path) -> anyhow::Result<fs::File> {
         .with_context(|| format!("cannot make the run folder {}", run.display()))
         .or_exit(Exit::Output)?;
     // Whether a run is in it can be told once no other process changes it.
+    let unlocked = !run.join(LOCK).exists();
     let held = lock(run)?;
+    let free = check_free(run);
+    if free.is_err() && unlocked {
+        let _ = fs::remove_file(run.join(LOCK)); // it is nobody's, and the folder is as it was
+    }
+    free.map(|()| held)
+}
+
+/// Refuses a folder that holds a run, or what is left of one.
+fn check_free(run: &Path) -> anyhow::Result<()> {
     let first = |names: &[&'static str]| names.iter().copied().find(|name| run.join(name).exists());
-    if first(&[checkpoint::LAST, checkpoint::PREVIOUS, CONFIG]).is_some() {
+    if checkpoint::is_run(run) || run.join(CONFIG).exists() {
         return fail!(
             Exit::Usage,
             "{0} holds a run already; continue it with --resume {0}, or choose another folder",
@@ -35,7 +45,24 @@ pub(super) fn begin(run: &Path) -> anyhow::Result<fs::File> {
             run.display()
         );
     }
-    Ok(held)
+    Ok(())
+}
+
+/// Holds the folder of a run that goes on.
+pub(super) fn hold(run: &Path) -> anyhow::Result<fs::File> {
+    if !run.is_dir() {
+        return fail!(Exit::Data, "there is no run folder {}", run.display());
+    }
+    if !checkpoint::is_run(run) {
+        return fail!(
+            Exit::Data,
+            "{} holds no checkpoint of a run ({} or {})",
+            run.display(),
+            checkpoint::LAST,
+            checkpoint::PREVIOUS
+        );
+    }
+    lock(run)
 }
 
 /// The next free `runs/NAME-n`.
@@ -55,7 +82,7 @@ pub(super) fn next_free(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Holds the run folder for this process; the system lets go when it ends, however it ends.
-pub(super) fn lock(run: &Path) -> anyhow::Result<fs::File> {
+fn lock(run: &Path) -> anyhow::Result<fs::File> {
     let path = run.join(LOCK);
     let file = fs::File::options()
         .create(true)
@@ -83,7 +110,7 @@ pub(super) struct TakenBack<'a>(pub(super) &'a Path);
 impl Drop for TakenBack<'_> {
     fn drop(&mut self) {
         let run = self.0;
-        if [checkpoint::LAST, checkpoint::PREVIOUS].iter().any(|name| run.join(name).exists()) {
+        if checkpoint::is_run(run) {
             return;
         }
         checkpoint::sweep(run);

@@ -22,6 +22,12 @@ use crate::train::{CONFIG, Ended, Setup, Trainer, stop::Stop};
 use crate::{device, ranks};
 
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
+    if args.override_resume && args.resume.is_none() {
+        return fail!(
+            Exit::Usage,
+            "--override-resume is about a run that goes on: --resume RUN names it"
+        );
+    }
     if args.deterministic {
         shim::set_deterministic();
     }
@@ -32,7 +38,8 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     let device = device::choose(&args.run_on)?;
     let device = together::device(&*ranks, &args.run_on.device, device)?;
     // Before anything is read that the process which holds it could change.
-    let held = args.resume.as_deref().filter(|_| ranks.leads()).map(hold).transpose()?;
+    let held =
+        args.resume.as_deref().filter(|_| ranks.leads()).map(run_folder::hold).transpose()?;
     let resumed = (args.resume.as_deref())
         .map(|run| checkpoint::load(run).map_err(|e| with_exit(e.exit(), e.into())))
         .transpose()?;
@@ -66,6 +73,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         }
         Err(error) => return Err(error).or_exit(Exit::Data),
     };
+    check_images(&train)?;
     if let Some(val) = &val {
         same_categories([&config.data.train, &config.data.val], &train, val)?;
     }
@@ -95,17 +103,24 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     let setup = Setup { config, train, val, run: run_folder.clone(), device, ranks };
     let steps = setup.total_steps();
     tracing::info!(
-        "{}: {} on {} images, {} classes, {steps} steps of {} images{processes}, {device:?}, into {}",
+        "{}: {} on {} images, {} classes, {steps} steps of {} images{processes}, on {}, into {}",
         setup.config.name,
         setup.config.backbone.name,
         setup.train.images.len(),
         setup.train.categories.len(),
         setup.config.train.batch * setup.config.train.accumulate,
+        device::name(device),
         run_folder.display()
     );
     let stop = Stop::on_signals().context("cannot listen to signals").or_exit(Exit::Usage)?;
     let trainer = if let Some((contents, state, path)) = resumed {
-        tracing::info!("going on after step {} of {}", state.step, steps);
+        if state.step < steps {
+            tracing::info!("going on after step {} of {steps}", state.step);
+        } else {
+            tracing::info!(
+                "the run has made all of its {steps} steps; --override-resume --steps N makes more"
+            );
+        }
         Trainer::resume(setup, &contents, state, &path)?
     } else {
         let init = args.init.as_deref().map(read_init).transpose()?;
@@ -138,12 +153,28 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Holds the folder of a run that goes on.
-fn hold(run: &Path) -> anyhow::Result<fs::File> {
-    if !run.is_dir() {
-        return fail!(Exit::Data, "there is no run folder {}", run.display());
+/// Refuses a training split that there is nothing to learn from, or whose images are not all there: found out now and not
+/// in the middle of an epoch.
+fn check_images(train: &Dataset) -> anyhow::Result<()> {
+    let images = &train.images;
+    let annotations = train.annotation_files[0].display();
+    if images.iter().all(|image| image.annotations.is_empty()) {
+        return fail!(
+            Exit::Data,
+            "{annotations} has {} images and no box: there is nothing to learn from",
+            images.len()
+        );
     }
-    run_folder::lock(run)
+    let mut missing = images.iter().filter(|image| !image.file.exists());
+    let Some(first) = missing.next() else { return Ok(()) };
+    fail!(
+        Exit::Data,
+        "{} of the {} images of {annotations} are not there, the first is {}; 'detect check {}' lists them",
+        missing.count() + 1,
+        images.len(),
+        first.file.display(),
+        train.root.display()
+    )
 }
 
 /// Refuses to go on with other data than the run began with.
@@ -168,6 +199,14 @@ fn same_data(
         );
     }
     // The validation split decides which model is kept, and so belongs to the run as well.
+    if state.val.is_some() && val.is_none() && !args.override_resume {
+        return fail!(
+            Exit::Data,
+            "the run was evaluated on a split that {} no longer has: its best model would give way to the newest weights\n\
+             add --override-resume if that is meant",
+            train.root.display()
+        );
+    }
     for (old, new) in [(&state.split, Some(train)), (&state.val, val)] {
         let (Some(old), Some(new)) = (old, new) else { continue };
         let difference = old.difference(&Fingerprint::of(new));
@@ -335,6 +374,6 @@ fn read_init(weights: &str) -> anyhow::Result<(Contents, PathBuf)> {
     }
     match checkpoint::read(&path) {
         Ok((contents, state)) => Ok((checkpoint::model(&contents, &state), path)),
-        Err(damage) => fail!(Exit::Weights, "{damage}"),
+        Err(fault) => fail!(Exit::Weights, "{fault}"),
     }
 }

@@ -76,6 +76,71 @@ fn the_best_score_is_forgotten_where_another_one_is_asked_for() {
 }
 
 #[test]
+fn a_run_does_not_lose_its_best_model_with_its_validation_split() {
+    let bench = Bench::new(4, 1);
+    said(&bench.train("run", &["--steps", "1"]).output().unwrap(), 0);
+    let (run, val) = (bench.run("run"), bench.data.join("annotations/val.json"));
+    praise(&run);
+    let best = fs::read(run.join(BEST)).unwrap();
+    let whole = fs::read(&val).unwrap();
+    fs::remove_file(&val).unwrap();
+    let told = said(&bench.resume("run", &[]).output().unwrap(), 3);
+    assert!(told.contains("no longer has") && told.contains("--override-resume"), "{told}");
+    assert_eq!(fs::read(run.join(BEST)).unwrap(), best);
+    fs::write(&val, whole).unwrap();
+    said(&bench.resume("run", &[]).output().unwrap(), 0);
+    assert_eq!(bench.state("run").best, Some((0.99, 1)));
+    // Without the run, there is nothing to override.
+    let told = said(&bench.train("b", &["--override-resume"]).output().unwrap(), 2);
+    assert!(told.contains("--resume RUN"), "{told}");
+}
+
+#[test]
+fn what_changes_the_last_bits_is_told() {
+    let bench = Bench::new(4, 1);
+    said(&bench.train("run", &["--steps", "1"]).output().unwrap(), 0);
+    let more = |steps: &str, threads: &str| {
+        let mut command = super::program::program();
+        command.args(["train", "--resume", text(&bench.run("run")), "--override-resume"]);
+        command.args(["--steps", steps, "--threads", threads]);
+        said(&command.output().unwrap(), 0)
+    };
+    let told = more("2", "2");
+    assert!(told.contains("threads: 1 -> 2") && told.contains("last bits"), "{told}");
+    assert!(!more("3", "2").contains("last bits"));
+}
+
+#[test]
+fn a_split_that_can_not_be_learned_from_is_refused_before_the_first_step() {
+    let bench = Bench::new(4, 1);
+    let image = fs::read_dir(bench.data.join("images")).unwrap();
+    let image = image.map(|file| file.unwrap().path()).find(|file| text(file).contains("train"));
+    let (image, aside) = (image.unwrap(), bench.run("aside"));
+    fs::rename(&image, &aside).unwrap();
+    let told = said(&bench.train("run", &["--steps", "1"]).output().unwrap(), 3);
+    for part in ["1 of the 4 images", text(&image), "detect check"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    fs::rename(&aside, &image).unwrap();
+    annotations(&bench, "train", |set| set["annotations"] = json!([]));
+    let told = said(&bench.train("run", &["--steps", "1"]).output().unwrap(), 3);
+    assert!(told.contains("4 images and no box"), "{told}");
+    assert!(!bench.run("run").exists());
+}
+
+#[test]
+fn adam_with_the_decay_of_others_is_told() {
+    let bench = Bench::new(4, 1);
+    let adam = "train.optimizer={ kind = \"adamw\", betas = [0.9, 0.999], eps = 1e-8 }";
+    let flags = ["--steps", "1", "--set", adam];
+    let told = said(&bench.train("a", &flags).output().unwrap(), 0);
+    assert!(told.contains("Adam with L2"), "{told}");
+    let decoupled = ["--set", "train.weight_decay.how=decoupled"];
+    let told = said(&bench.train("b", &flags).args(decoupled).output().unwrap(), 0);
+    assert!(!told.contains("Adam with L2"), "{told}");
+}
+
+#[test]
 fn without_a_score_the_newest_weights_are_kept() {
     let bench = Bench::new(4, 1);
     annotations(&bench, "val", |set| set["annotations"] = json!([]));
@@ -86,10 +151,12 @@ fn without_a_score_the_newest_weights_are_kept() {
     let info = ModelInfo::read_from(&Contents::read(&best).unwrap(), &best).unwrap();
     assert_eq!(info.trained.steps, 6, "three epochs of two steps");
     assert_eq!(bench.state("run").best, None);
-    // A run that has made its steps and has no model ends with one.
+    // A run that has made its steps and has no model ends with one, and the evaluation stands in the record once.
+    let before = super::record(&bench.run("run"));
     fs::remove_file(&best).unwrap();
     said(&bench.resume("run", &[]).output().unwrap(), 0);
     assert!(best.exists());
+    assert_eq!(super::record(&bench.run("run")), before);
 }
 
 #[test]
@@ -121,6 +188,9 @@ fn what_another_run_left_is_not_touched() {
     for name in [BEST, "metrics.jsonl", "events.out.tfevents.1.detect"] {
         assert_eq!(fs::read_to_string(run.join(name)).unwrap(), name);
     }
+    let told = said(&bench.resume("run", &[]).output().unwrap(), 3);
+    assert!(told.contains("no checkpoint"), "{told}");
+    assert!(!run.join(".lock").exists());
 }
 
 #[test]

@@ -159,6 +159,11 @@ impl Optimizer {
         })
     }
 
+    /// All that the next step hangs on, each as one tensor: the variables of the store, and what the rule remembers.
+    pub fn flats(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weights].into_iter().chain(self.rule.state().map(|(_, flat)| flat))
+    }
+
     /// Takes over a saved state.
     pub fn load(&self, contents: &Contents, path: &Path) -> Result<(), WeightsError> {
         load_into(self.state().collect(), contents, "", path)
