@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `start` | the run begins or goes on | `step` it stands at, `steps` in all, `machine`, `data`, `val`, ... |
 //! | `step` | every `log_every` steps | `epoch`, losses, `grad_norm`, `lr`, `data_s`, `step_s`, `images_per_s`, `memory_mib` |
-//! | `eval` | after an evaluation | `AP`, `AP50`, `AP75`, `stats` (the metric's numbers in their order), `detections`, `seconds`, `train_seconds` |
+//! | `eval` | after an evaluation | `AP`, `AP50`, `AP75`, `stats` (the metric's numbers in their order), `detections`, `failed` images that could not be read, `seconds`, `train_seconds` |
 //! | `profile` | once, with `--profile N` | `steps` that were timed, `median_s` of a step, `parts`: `median_s` and `share` of each |
 //!
 //! Every line has `step` and `time`, seconds since 1970. Readers leave out fields and kinds that they do not

@@ -372,6 +372,72 @@ fn what_can_not_be_shared_is_refused() {
 }
 
 #[test]
+fn all_begin_with_the_weights_of_the_first() {
+    if !launcher() {
+        return;
+    }
+    let bench = Bench::new(4, 1);
+    for (name, seed) in [("a", "1"), ("b", "2")] {
+        expect_code(&bench.alone(name, &["--steps", "1", "--seed", seed]), 0);
+    }
+    let flags = [&STEADY[..], &["--accumulate", "2", "--steps", "2"]].concat();
+    let words = |name: &str, init: &str| {
+        let init = bench.run(init).join("last.safetensors");
+        bench.words(name, &[&flags[..], &["--init", text(&init)]].concat())
+    };
+    for (name, second) in [("alike", "a"), ("unlike", "b")] {
+        let mut both = mpirun();
+        both.args(["-n", "1"]).args(words(name, "a"));
+        both.args([":", "-n", "1"]).args(words(name, second));
+        expect_code(&both.output().unwrap(), 0);
+    }
+    let far = bench.difference("alike", "unlike");
+    assert!(far < 1e-7, "{far}");
+    assert!(bench.apart("a", "b") > 1e-3, "they would have made a difference");
+}
+
+#[test]
+fn an_image_that_one_process_can_not_read_is_told_and_costs_no_step() {
+    if !launcher() {
+        return;
+    }
+    let bench = Bench::new(4, 2);
+    let flags = [&STEADY[..], &["--accumulate", "2", "--steps", "2"]].concat();
+    let (mut stopped, mut failed) = (Vec::new(), 0);
+    let images: Vec<_> = fs::read_dir(bench.data.join("images")).unwrap().collect();
+    for (n, image) in images.into_iter().enumerate() {
+        let (name, file) = (format!("run{n}"), image.unwrap().path());
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, "no image").unwrap();
+        let output = bench.together(2, &name, &flags).output().unwrap();
+        fs::write(&file, whole).unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let image = file.file_name().unwrap().to_str().unwrap();
+        assert_eq!(told.matches(&format!("{image} is not an image")).count(), 1, "{told}");
+        let record = fs::read_to_string(bench.run(&name).join("metrics.jsonl")).unwrap();
+        if output.status.code() == Some(0) {
+            // Of the other split; whichever process has it.
+            assert!(
+                record.contains("\"failed\":1") && told.contains("without detections"),
+                "{told}"
+            );
+            failed += 1;
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(3), "{told}");
+        let step = bench.state(&name).step;
+        assert_eq!(step, record.matches("\"kind\":\"step\"").count(), "{told}");
+        stopped.push(step);
+    }
+    stopped.sort_unstable();
+    assert_eq!(
+        (stopped, failed),
+        (vec![0, 0, 1, 1], 2),
+        "two of the processes' images in each step"
+    );
+}
+
+#[test]
 fn what_is_not_finite_stops_all_in_the_same_step() {
     if !launcher() {
         return;

@@ -70,6 +70,15 @@ impl dyn Ranks + '_ {
         sum[0]
     }
 
+    /// Leaves what process 0 has in the flat float32 tensor of each.
+    pub fn lead_tensor(&self, flat: &Tensor) {
+        if !self.leads() {
+            // What leaves every number as it is that it is added to; 0 makes another one of -0.
+            let _ = tch::no_grad(|| flat.shallow_clone().fill_(-0.));
+        }
+        self.sum_tensor(flat);
+    }
+
     /// Leaves the sum over all processes in the flat float32 tensor of each.
     pub fn sum_tensor(&self, flat: &Tensor) {
         if self.share().count == 1 {
@@ -173,4 +182,25 @@ pub fn leave(exit: Exit) {
     mpi::leave(exit);
     #[cfg(not(feature = "mpi"))]
     let _ = exit;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::threads::Threads;
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_the_first_are_given_to_all_to_the_bit() {
+        let first = [0.1_f32, -0., 0., f32::MIN_POSITIVE, -3e38, f32::INFINITY];
+        let group = Threads::group(3);
+        let given = [first, [7.; 6], [f32::NAN; 6]].map(|numbers| Tensor::from_slice(&numbers));
+        let found = group.each(given.into(), |_, flat: Tensor| {
+            group.ranks.lead_tensor(&flat);
+            Vec::<f32>::try_from(flat).unwrap()
+        });
+        for numbers in found {
+            let bits: Vec<u32> = numbers.into_iter().map(f32::to_bits).collect();
+            assert_eq!(bits, first.map(f32::to_bits));
+        }
+    }
 }

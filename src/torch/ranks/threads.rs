@@ -86,7 +86,7 @@ impl Ranks for Table {
 
     fn sum_f64(&self, values: &mut [f64]) {
         let own: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        values.fill(0.);
+        values.fill(-0.); // the sum of nothing: 0 would make another number of -0
         for bytes in self.said(&own) {
             assert_eq!(bytes.len(), own.len(), "all sum the same");
             let others = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));

@@ -63,6 +63,7 @@ impl Trainer {
                  AdamW's is 'decoupled'"
             );
         }
+        trainer.follow_lead();
         trainer.room_for_checkpoints()?;
         // From here on there is something to go on from, whatever happens.
         trainer.save()?;
@@ -114,11 +115,21 @@ impl Trainer {
                 .or_exit(Exit::Weights)?;
         }
         trainer.optimizer.load(&only(contents, "optim."), path).or_exit(Exit::Weights)?;
+        trainer.follow_lead();
         trainer.room_for_checkpoints()?;
         if trainer.leads() && path == run.join(checkpoint::PREVIOUS) {
             checkpoint::set_aside(&run).or_exit(Exit::Output)?;
         }
         Ok(trainer)
+    }
+
+    /// Takes over the weights and the optimizer's state of process 0: with others, each process would train a network of
+    /// its own, and nothing would tell.
+    fn follow_lead(&self) {
+        let average = self.average.iter().map(|(_, flat)| flat);
+        for flat in self.optimizer.flats().chain(average) {
+            self.setup.ranks.lead_tensor(flat);
+        }
     }
 
     /// The run is to say where the time of `steps` of its first steps goes.

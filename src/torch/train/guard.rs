@@ -169,12 +169,34 @@ impl Trainer {
         Ok(Ended::Stopped(exit))
     }
 
-    /// Ends the run because of an image that can't be read, and keeps what was learned before it.
-    pub(super) fn unreadable(&mut self, error: LoadError) -> anyhow::Error {
-        if let Err(failed) = self.save() {
-            tracing::warn!("{failed:#}");
+    /// Ends the run because of images that this process, or another one, can't read, and keeps what was learned before
+    /// them. All processes call it; the one that saves tells it.
+    pub(super) fn unreadable(&mut self, own: Option<LoadError>) -> anyhow::Error {
+        let saved = match self.save() {
+            Ok(()) => format!("what was learned before it is saved; {}", self.go_on()),
+            Err(failed) => format!("{failed:#}"),
+        };
+        let ranks = self.setup.ranks;
+        // The exit code, and the message.
+        let own = own.map(|error| [&[error.exit() as u8], error.to_string().as_bytes()].concat());
+        let first = ranks.first(&own.unwrap_or_default());
+        let (code, message) = first.split_first().expect("a process could not read an image");
+        let message = String::from_utf8_lossy(message);
+        if !ranks.leads() {
+            // Process 0 ends all, once it has told why.
+            ranks.any(false);
         }
-        with_exit(error.exit(), error.into())
+        if *code == Exit::Memory as u8 {
+            return with_exit(Exit::Memory, anyhow::anyhow!("{message}; {saved}"));
+        }
+        let root = self.setup.train.root.display();
+        let all = format!("'detect check {root}' names every such image");
+        with_exit(Exit::Data, anyhow::anyhow!("{message}; {all}; {saved}"))
+    }
+
+    /// How this run is gone on with.
+    fn go_on(&self) -> String {
+        format!("go on with: detect train --resume {}", self.setup.run.display())
     }
 
     /// Refuses truths that would make a kernel read past its table: on a GPU that ends the process, and

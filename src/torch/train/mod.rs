@@ -160,7 +160,10 @@ impl Trainer {
                 - train.batches_before(self.state.step, images);
             let batches =
                 loader.by_ref().take(share.of(batches)).collect::<Result<Vec<Batch>, _>>();
-            let batches = batches.map_err(|error| self.unreadable(error))?;
+            if self.setup.ranks.any(batches.is_err()) {
+                return Err(self.unreadable(batches.err()));
+            }
+            let batches = batches.unwrap_or_default();
             let waited = waiting.elapsed().as_secs_f64();
             profile::lap(Part::Data);
             let started = Instant::now();

@@ -208,7 +208,10 @@ fn an_image_that_can_not_be_read_costs_no_step_before_it() {
         if output.status.code() == Some(0) {
             continue; // the image of the other split, which counts as one without detections
         }
-        said(&output, 3);
+        let told = said(&output, 3);
+        for part in ["is not an image", "detect check", "is saved", "--resume"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
         let step = bench.state(&name).step;
         assert_eq!(step, lines(&bench.run(&name)), "steps that were recorded");
         most = most.max(step);
