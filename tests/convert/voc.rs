@@ -72,6 +72,7 @@ fn the_development_kit() {
         ["not_annotated", "test", 1],
         ["not_listed", null, 1],
         ["split_left_out", null, 2],
+        ["file_skipped", null, 1],
         ["no_box", "train", 1],
         ["repeated_entry", "val", 1],
         ["detail_dropped", "val", 1],
@@ -101,6 +102,25 @@ fn difficult_objects_are_what_one_asks_for() {
     assert_eq!(cats("keep"), (vec![json!(0), json!(0), json!(0)], false));
     assert_eq!(cats("drop"), (vec![json!(0), json!(0)], true));
     assert_eq!(cats("crowd"), (vec![json!(0), json!(1), json!(0)], false));
+}
+
+#[test]
+fn ids_with_spaces_are_no_lists_of_one_class() {
+    let source = Source::new();
+    // One ends as the lines of such a list do.
+    for id in ["bild a IMG_1", "bild b 1", "c"] {
+        source.picture(&format!("JPEGImages/{id}.png"));
+        source.file(&format!("Annotations/{id}.xml"), &xml(SIZE, &[]));
+    }
+    source.file("ImageSets/Main/train.txt", "bild a IMG_1\nc\n");
+    source.file("ImageSets/Main/val.txt", "bild b 1\n");
+    source.file("ImageSets/Main/cat_val.txt", "bild b 1  1\n");
+    let made = convert(source.root(), &[]);
+    let train = json!([["bild a IMG_1.png", 40, 30], ["c.png", 40, 30]]);
+    assert_eq!(made.images("train"), train);
+    assert_eq!(made.images("val"), json!([["bild b 1.png", 40, 30]]));
+    assert_eq!(made.log()[0], json!(["file_skipped", null, 1]));
+    assert!(made.stderr.contains("cat_val.txt: a list of one class"), "{}", made.stderr);
 }
 
 #[test]

@@ -20,8 +20,10 @@ pub(super) fn splits<'a>(
     for list in files.with_extension("txt") {
         let Some(root) = root_of(list) else { continue };
         let text = files.text(list)?;
-        // Lists for one class have a second column, which says whether the image shows it.
-        if text.lines().any(|line| line.split_whitespace().count() > 1) {
+        let annotated =
+            |id: &str| by_path.get(root.join("Annotations").join(format!("{id}.xml")).as_path());
+        if is_of_one_class(&text, |id| annotated(id).is_some()) {
+            log.add(Change::FileSkipped, None, format!("{}: a list of one class", shown(list)));
             continue;
         }
         let name = list.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -32,8 +34,7 @@ pub(super) fn splits<'a>(
                 continue;
             }
             let id = id.strip_suffix(".jpg").or(id.strip_suffix(".xml")).unwrap_or(id);
-            let path = root.join("Annotations").join(format!("{id}.xml"));
-            if let Some(path) = by_path.get(path.as_path()) {
+            if let Some(path) = annotated(id) {
                 if !here.insert(*path) {
                     let text = format!("{}, line {}: {id}", shown(list), i + 1);
                     log.add(Change::RepeatedEntry, Some(&name), text);
@@ -74,6 +75,17 @@ pub(super) fn splits<'a>(
 fn root_of(list: &Path) -> Option<&Path> {
     let main = list.parent().filter(|folder| folder.ends_with("ImageSets/Main"))?;
     main.parent()?.parent()
+}
+
+/// Whether a list is of one class: behind each id stands whether the image shows it, -1, 0 or 1. Ids may
+/// end so, too, and hold spaces: then they have annotations.
+fn is_of_one_class(text: &str, annotated: impl Fn(&str) -> bool) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    lines.peek().is_some()
+        && lines.all(|line| {
+            let shows = line.rsplit_once(char::is_whitespace).map(|(_, shows)| shows);
+            shows.is_some_and(|shows| ["-1", "0", "1"].contains(&shows)) && !annotated(line)
+        })
 }
 
 /// `trainval` holds the images of `train` and `val`: all three would count images twice.
