@@ -103,6 +103,15 @@ fn boxes() {
 }
 
 #[test]
+fn a_split_without_a_single_box_is_told() {
+    finds("split_without_boxes", 1, 0, |_, c| c["annotations"] = json!([]));
+    let set = spoiled(|_, c| c["annotations"] = json!([]));
+    let table = String::from_utf8(detect(set.root(), &[]).stdout).unwrap();
+    assert!(table.contains("split 't' has no boxes at all"), "{table}");
+    assert!(table.contains("0 errors, 1 warnings"), "{table}");
+}
+
+#[test]
 fn hidden_files_are_no_splits() {
     let set = spoiled(|_, _| {});
     set.file("annotations/._t.json", "what macOS leaves in archives");

@@ -59,6 +59,7 @@ pub enum Kind {
     DifferentCategories,
     IdenticalAcrossSplits,
     IdenticalWithinSplit,
+    SplitWithoutBoxes,
     ImageWithoutBoxes,
     Crowd,
 }
@@ -91,7 +92,8 @@ impl Kind {
             | Self::RepeatedBox
             | Self::DifferentCategories
             | Self::IdenticalAcrossSplits
-            | Self::IdenticalWithinSplit => Severity::Warning,
+            | Self::IdenticalWithinSplit
+            | Self::SplitWithoutBoxes => Severity::Warning,
             Self::ImageWithoutBoxes | Self::Crowd => Severity::Note,
         }
     }
@@ -124,6 +126,7 @@ impl Kind {
             Self::DifferentCategories => "categories that differ between splits",
             Self::IdenticalAcrossSplits => "the same picture in several splits",
             Self::IdenticalWithinSplit => "the same picture twice in a split",
+            Self::SplitWithoutBoxes => "splits without a single box",
             Self::ImageWithoutBoxes => "images without boxes",
             Self::Crowd => "crowd boxes",
         }

@@ -98,6 +98,20 @@ fn a_stray_image_that_makes_one_split_of_several_is_told() {
 }
 
 #[test]
+fn images_without_any_label_file_are_told() {
+    let source = ultralytics("");
+    std::fs::rename(source.root().join("labels"), source.root().join("texts")).unwrap();
+    let made = convert(source.root(), &[]);
+    assert_eq!((made.code, &made.log()[0]), (0, &json!(["no_labels", null, 3])));
+    for words in [
+        "WARN 3 images, and no label file for any of them",
+        "images/train/a.png: expected labels/train/a.txt",
+    ] {
+        assert!(made.stderr.contains(words), "no '{words}' in {}", made.stderr);
+    }
+}
+
+#[test]
 fn darknet_layout() {
     let source = Source::new();
     source.file("obj.data", "classes = 1\ntrain = data/train.txt\nvalid = data/test.txt\nnames = data/obj.names\nbackup = b/\n");

@@ -100,6 +100,11 @@ pub(super) fn check(split: &str, layout: &Layout, findings: &mut Findings) -> Re
             findings.add(Kind::EmptyList, split, Example { detail, ..Example::default() });
         }
     }
+    // Test-dev has no truth, and says so by having no list.
+    if lists.annotations.as_ref().is_some_and(Vec::is_empty) && !lists.images.is_empty() {
+        let detail = format!("split '{split}' has no boxes at all");
+        findings.add(Kind::SplitWithoutBoxes, split, Example { detail, ..Example::default() });
+    }
     let mut entries = Entries { split, findings };
     entries.categories(&lists.categories, &mut read);
     let known = entries.images(&lists.images, layout, &mut read);
@@ -257,7 +262,7 @@ impl Entries<'_> {
                 }
             }
         }
-        // A split without any truth (test-dev) has nothing to remark on.
+        // Where there is no truth at all, that was told, or it is test-dev.
         if !list.is_empty() {
             for image in read.images.iter().filter(|image| !annotated.contains(&image.id)) {
                 self.add(Kind::ImageWithoutBoxes, image.example(String::new()));

@@ -75,6 +75,7 @@ changes! {
     EmptyList, Wrong, "lists that must not be empty or missing";
     DuplicateImageId, Wrong, "image ids that stand for several files";
     DuplicateCategoryId, Wrong, "category ids that stand for several names";
+    NoLabels, Wrong, "images, and no label file for any of them";
     OtherSize, Wrong, "images of another size than their boxes were made for";
     NotTurned, Wrong, "images annotated before EXIF turned them, with masks or keypoints that are not turned here";
     MaybeTurned, Kept, "images mirrored or turned over by EXIF: their boxes may be for either side";

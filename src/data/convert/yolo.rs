@@ -56,6 +56,14 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
         }
         source.splits.push(split);
     }
+    // Some without are background; all without lie elsewhere, or their labels do.
+    if used.is_empty() {
+        for image in source.splits.iter().flat_map(|split| &split.images) {
+            let expected = label_paths(Path::new(&image.name)).swap_remove(0);
+            let text = format!("{}: expected {}", image.name, shown(&expected));
+            source.log.add(Change::NoLabels, None, text);
+        }
+    }
     // Labels without an image are lost objects.
     for path in files.others.iter().filter(|path| is_label(path) && !used.contains(*path)) {
         let text = format!("{}: labels without an image in a split", shown(path));
