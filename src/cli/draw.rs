@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::data::image::decode;
 use crate::data::layout::{MINIVAL, TRAINVAL_MINUS_MINIVAL};
-use crate::data::{Dataset, ImageRecord, layout};
+use crate::data::{Dataset, ImageRecord, layout, plain_json};
 use crate::draw::{Labelled, annotate, outline, save};
 use crate::eval::masks::Segmentation;
 use crate::failure::{Exit, OrExit as _};
@@ -55,14 +55,17 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
     let parts = choose(args, &sets)?;
     keep_images(&args.out, &parts)?;
     let (mut failed, mut rows) = (0, Vec::new());
-    for Part { data, shown, folder } in &parts {
+    for Part { data, asked, shown, folder } in &parts {
         let outlines = outlines(data, shown)?;
         let results: Vec<anyhow::Result<()>> =
             shown.par_iter().map(|image| draw(data, image, &outlines, folder)).collect();
-        let mut boxes = 0;
+        let (mut images, mut boxes) = (0, 0);
         for (image, result) in shown.iter().zip(results) {
             match result {
-                Ok(()) => boxes += image.annotations.len(),
+                Ok(()) => {
+                    images += 1;
+                    boxes += image.annotations.len();
+                }
                 // A full disk ends it all, a bad image only itself.
                 Err(error) if Exit::of(&error) == Exit::Output => return Err(error),
                 Err(error) => {
@@ -71,8 +74,8 @@ pub(super) fn run(args: &DrawArgs) -> anyhow::Result<Exit> {
                 }
             }
         }
-        if !shown.is_empty() {
-            rows.push((&data.split, shown.len(), boxes, folder));
+        if *asked > 0 {
+            rows.push((&data.split, images, boxes, folder));
         }
     }
     let mut out = std::io::stdout().lock();
@@ -96,6 +99,8 @@ fn open(root: &Path, split: &str) -> anyhow::Result<Dataset> {
 /// What is drawn of a split, and where.
 struct Part<'a> {
     data: &'a Dataset,
+    /// How many images are asked for, before the limit.
+    asked: usize,
     shown: Vec<&'a ImageRecord>,
     folder: PathBuf,
 }
@@ -126,7 +131,7 @@ fn choose<'a>(args: &DrawArgs, sets: &'a [Dataset]) -> anyhow::Result<Vec<Part<'
         if shown.len() < all {
             tracing::info!("{}: {} of {all} images are drawn (--limit)", data.split, shown.len());
         }
-        parts.push(Part { data, shown, folder: args.out.join(&data.split) });
+        parts.push(Part { data, asked: all, shown, folder: args.out.join(&data.split) });
     }
     if let Some(image) = args.image.iter().find(|image| asked.contains(image.as_str())) {
         let splits: Vec<&str> = sets.iter().map(|data| data.split.as_str()).collect();
@@ -178,24 +183,37 @@ fn outlines(data: &Dataset, images: &[&ImageRecord]) -> anyhow::Result<Outlines>
     }
     #[derive(Deserialize)]
     struct File<'a> {
-        #[serde(borrow, default)]
-        annotations: Vec<Entry<'a>>,
+        #[serde(borrow)]
+        annotations: Option<Vec<Entry<'a>>>,
     }
     let wanted: HashSet<i64> = images.iter().map(|image| image.id).collect();
-    let mut outlines = Outlines::new();
+    let (mut outlines, mut runs, mut broken) = (Outlines::new(), 0, 0);
     for path in &data.annotation_files {
         let bytes = std::fs::read(path)
             .with_context(|| format!("cannot read {}", path.display()))
             .or_exit(Exit::Data)?;
-        // What the strict reader took and this one does not (a byte order mark, NaN) has no outlines here.
-        let Ok(file) = serde_json::from_slice::<File<'_>>(&bytes) else { continue };
-        let entries = file.annotations.into_iter().filter(|entry| wanted.contains(&entry.image_id));
-        outlines.extend(entries.filter_map(|entry| {
-            match Segmentation::from_json(entry.segmentation?.get()) {
-                Ok(Segmentation::Polygons(polygons)) => Some((entry.id, polygons)),
-                _ => None,
+        let bytes = plain_json(bytes);
+        let file: File<'_> = serde_json::from_slice(&bytes)
+            .with_context(|| format!("cannot read the masks of {}", path.display()))
+            .or_exit(Exit::Data)?;
+        for entry in file.annotations.into_iter().flatten() {
+            let Some(mask) = entry.segmentation.filter(|_| wanted.contains(&entry.image_id)) else {
+                continue;
+            };
+            match Segmentation::from_json(mask.get()) {
+                Ok(Segmentation::Polygons(polygons)) => {
+                    outlines.insert(entry.id, polygons);
+                }
+                Ok(Segmentation::Counts { .. } | Segmentation::Compressed { .. }) => runs += 1,
+                Err(_) => broken += 1,
             }
-        }));
+        }
+    }
+    for (count, what) in [(runs, "masks in run-length form"), (broken, "masks that can't be read")]
+    {
+        if count > 0 {
+            tracing::info!("{}: {count} {what} are not drawn as outlines", data.split);
+        }
     }
     Ok(outlines)
 }

@@ -49,6 +49,22 @@ fn boxes_and_outlines_are_on_the_picture() {
         assert!(!changed(x, y), "{x}, {y}");
     }
     assert!(out.path().join("u/sub/b.png").is_file());
+    assert!(stderr.contains("t: 1 masks in run-length form are not drawn"), "{stderr}");
+}
+
+#[test]
+fn outlines_are_read_wherever_boxes_are() {
+    let (set, out) = (set(), tempfile::tempdir().unwrap());
+    let file = set.root().join("annotations/t.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let nan = text.replacen('{', "{\"score\": NaN, ", 1);
+    for marked in [format!("\u{feff}{text}"), nan] {
+        std::fs::write(&file, marked).unwrap();
+        let (code, _, stderr) = draw(&set, out.path(), &["--split", "t"]);
+        assert_eq!(code, 0, "{stderr}");
+        let picture = decode(&out.path().join("t/a.png")).unwrap().image;
+        assert_ne!(picture.pixels[3 * (110 * 300 + 160)..][..3], [128; 3]);
+    }
 }
 
 #[test]
@@ -116,6 +132,9 @@ fn some_images_only() {
     assert_eq!(files(&["--image", "9"]), [false, true, true]);
     assert_eq!(files(&["--image", "b.png", "--split", "u"]), [false, false, true]);
     assert_eq!(files(&["--image", "1", "--image", "sub/b.png"]), [true, true, true]);
+    let out = tempfile::tempdir().unwrap();
+    let (_, stdout, _) = draw(&set, out.path(), &["--split", "t", "--limit", "0"]);
+    assert!(stdout.contains("t: 0 images with 0 boxes in "), "{stdout}");
 }
 
 #[test]
@@ -133,6 +152,7 @@ fn what_is_not_there_is_told() {
     let (code, stdout, stderr) = draw(&set, out.path(), &["--split", "t"]);
     assert_eq!(code, 1, "{stdout}");
     assert!(stderr.contains("a.png is not an image"), "{stderr}");
+    assert!(stdout.contains("t: 1 images with 0 boxes in "), "{stdout}");
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(detect(&["draw", empty.path().to_str().unwrap()]).0, 3);
     // A file where the folder should be.
