@@ -170,6 +170,26 @@ fn images_that_memory_does_not_hold_are_no_images_without_detections() {
 }
 
 #[test]
+fn what_is_left_out_of_a_folder_is_told() {
+    let (program, folder) = (Alone::new(), tempfile::tempdir().unwrap());
+    let talk = || {
+        let mut command = Command::new(program.path("detect"));
+        command.arg(folder.path()).args(["--device", "cpu", "--weights"]);
+        let output = command.arg(shipped("models/scenes.safetensors")).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    fs::copy(shipped("samples/sample_0001.jpg"), folder.path().join("a.jpg")).unwrap();
+    fs::write(folder.path().join(".hidden"), "").unwrap();
+    assert!(!talk().contains("left out"), "{}", talk());
+    for name in ["a.avif", "b.heic", "none", "a.detections.jpg"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    let words = "left out: 1 pictures *.detections.jpg, 3 files with other endings, 1 folders";
+    assert!(talk().contains(words), "{}", talk());
+}
+
+#[test]
 fn callers_can_share_a_detector() {
     let path = shipped("models/scenes.safetensors");
     let model = Arc::new(Detector::read(path.as_ref(), Cpu::float32(2)).unwrap());

@@ -88,18 +88,34 @@ fn expand(input: &Path) -> Result<Vec<PathBuf>, String> {
     let is_picture = |path: &Path| {
         path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(PICTURE))
     };
-    let (mut found, mut pictures) = (Vec::new(), 0);
+    let is_hidden =
+        |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+    let (mut found, [mut pictures, mut others, mut folders]) = (Vec::new(), [0; 3]);
     for entry in std::fs::read_dir(input).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         if is_picture(&path) {
             pictures += 1;
         } else if is_image(&path) {
             found.push(path);
+        } else if path.is_dir() {
+            folders += usize::from(!is_hidden(&path));
+        } else {
+            others += usize::from(!is_hidden(&path));
         }
     }
     found.sort();
-    if pictures > 0 {
-        tracing::info!("{}: {pictures} pictures *{PICTURE} are left out", input.display());
+    let pictures_of_ours = format!("pictures *{PICTURE}");
+    let left_out: Vec<String> = [
+        (pictures, pictures_of_ours.as_str()),
+        (others, "files with other endings"),
+        (folders, "folders"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    if !left_out.is_empty() {
+        tracing::info!("{}: left out: {}", input.display(), left_out.join(", "));
     }
     if found.is_empty() {
         return Err(format!(
