@@ -230,7 +230,14 @@ fn a_folder_without_a_data_set_is_an_error() {
         assert!(output.stdout.is_empty());
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(message.contains("annotations/SPLIT.json"), "{message}");
+        // Another form can only be that of a folder that is there.
+        assert_eq!(message.contains("In another form? detect convert "), root.is_dir());
     }
+    let error = detect::data::Dataset::open(dir.path(), "train").unwrap_err().to_string();
+    assert!(error.contains("In another form? detect convert "), "{error}");
+    let set = spoiled(|_, _| {});
+    let error = detect::data::Dataset::open(set.root(), "train").unwrap_err().to_string();
+    assert!(!error.contains("another form"), "{error}");
 }
 
 #[test]

@@ -122,7 +122,8 @@ pub fn splits(root: &Path) -> Vec<String> {
     names
 }
 
-/// What a data set has to look like; for COCO's own place also where COCO comes from.
+/// What a data set has to look like; for COCO's own place also where COCO comes from, and for a folder in
+/// another form how it becomes one.
 pub(super) fn advice(root: &Path) -> String {
     let dir = root.display();
     let mut text = format!(
@@ -135,6 +136,9 @@ pub(super) fn advice(root: &Path) -> String {
             "\nCOCO is published at https://cocodataset.org/#download: unpack train2017.zip, val2017.zip and \
              annotations_trainval2017.zip there. Another folder is named by --data or DETECT_DATA",
         );
+    }
+    if root.is_dir() && splits(root).is_empty() {
+        text = format!("{text}\nIn another form? detect convert {dir} --out NEW");
     }
     text
 }
