@@ -303,6 +303,46 @@ fn a_named_file_that_describes_nothing_is_refused() {
 }
 
 #[test]
+fn what_was_looked_at_is_told_with_what_it_lacks() {
+    let source = Source::new();
+    source.picture("a.png");
+    let utf16 = |text: &str| -> Vec<u8> {
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
+    };
+    let json = "{\"images\": [], \"annotations\": [],\n \"categories\": [";
+    for (name, bytes, words) in [
+        ("val.json", json.into(), "val.json, line 2: not valid JSON: EOF"),
+        ("val.json", utf16("{}"), "val.json, line 1: this is not text in UTF-8"),
+        (
+            "val.json",
+            b"{\"images\": []}".to_vec(),
+            "val.json: not in COCO's form: missing field `categories`",
+        ),
+        ("a.xml", utf16("<annotation></annotation>"), "a.xml, line 1: this is not text in UTF-8"),
+        ("a.xml", b"<html></html>".to_vec(), "a.xml: no <annotation> in it"),
+        ("a.csv", utf16("a.png,1,1,2,2,x"), "a.csv, line 1: this is not text in UTF-8"),
+        (
+            "a.csv",
+            b"a.png,1,1,2,2,x\na.png,1,1,2,2,\xe4\n".to_vec(),
+            "a.csv, line 2: this is not text in UTF-8",
+        ),
+        ("data.yaml", b"names: [a\n".to_vec(), "data.yaml, line 2: not valid YAML"),
+        ("data.yaml", b"path: x\n".to_vec(), "data.yaml: no `names` in it"),
+    ] {
+        let file = source.root().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        for from in [source.root(), &file] {
+            convert(from, &[]).refused(3, &["no data set in a form that is known", words]);
+        }
+        std::fs::remove_file(file).unwrap();
+    }
+    // Nothing of a set is passed over because it is cut off.
+    source.file("train.json", &common::annotations(&[], &[]).to_string());
+    source.file("val.json", json);
+    convert(source.root(), &[]).refused(3, &["val.json, line 2: not valid JSON"]);
+}
+
+#[test]
 fn the_new_folder_is_not_made_in_the_source() {
     let source = Source::new();
     source.picture("a.png");

@@ -20,9 +20,9 @@ pub enum ConvertError {
     #[error(
         "{} is no data set in a form that is known (looked for: VOC's .xml files with <annotation>; \
          YOLO's data.yaml, obj.data, obj.names, classes.txt or folder labels/; .csv files with columns \
-         for file, corners and class; .json files in COCO's form)", path.display()
+         for file, corners and class; .json files in COCO's form){passed}", path.display()
     )]
-    Unknown { path: PathBuf },
+    Unknown { path: PathBuf, passed: String },
     #[error("{} could be {found}: say which with --from", path.display())]
     Several { path: PathBuf, found: String },
     #[error("{} has nothing in the form '{what}'", path.display())]

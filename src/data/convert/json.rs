@@ -67,8 +67,8 @@ struct RawCategory {
     rest: Map<String, Value>,
 }
 
-/// Whether a file is in COCO's form.
-pub(super) fn is_coco(path: &Path) -> bool {
+/// What a file lacks to be in COCO's form, if anything.
+pub(super) fn lacks(files: &Files, path: &Path) -> Result<Option<String>, ConvertError> {
     #[derive(Deserialize)]
     struct Form {
         #[expect(dead_code, reason = "it is there or not")]
@@ -76,7 +76,11 @@ pub(super) fn is_coco(path: &Path) -> bool {
         #[expect(dead_code, reason = "it is there or not")]
         categories: Vec<IgnoredAny>,
     }
-    std::fs::read(path).is_ok_and(|bytes| from_json::<Form>(&bytes).is_ok())
+    let Err(error) = from_json::<Form>(files.text(path)?.as_bytes()) else { return Ok(None) };
+    if error.is_data() {
+        return Ok(Some(format!("not in COCO's form: {error}")));
+    }
+    Err(ConvertError::bad(files.path(path), error.line(), format!("not valid JSON: {error}")))
 }
 
 /// Where an image of this name lies, if it may be used.
@@ -132,12 +136,14 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
         // COCO's files for other tasks name the same images.
         let other = ["captions_", "person_keypoints_", "stuff_", "panoptic_"];
         if files.named.is_none() && other.iter().any(|task| name.starts_with(task)) {
-            source.log.add(Change::FileSkipped, None, format!("{}: of another task", shown(path)));
-        } else if files.named.is_some() || is_coco(&files.path(path)) {
+            source.log.skipped(path, "of another task");
+        } else if files.named.is_some() {
             lists.push(path);
         } else {
-            let text = format!("{}: not in COCO's form", shown(path));
-            source.log.add(Change::FileSkipped, None, text);
+            match lacks(files, path)? {
+                None => lists.push(path),
+                Some(what) => source.log.skipped(path, &what),
+            }
         }
     }
     source.named_splits = lists.len() > 1 || lists.iter().any(|path| named_split(path).is_some());

@@ -1,8 +1,11 @@
 //! What was left out, changed, or left as it is: nothing is lost silently.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Serialize, Serializer};
+
+use super::files::shown;
 
 /// This many places of each kind are named.
 const EXAMPLES: usize = 10;
@@ -109,6 +112,11 @@ impl Log {
         if examples.len() < EXAMPLES {
             examples.push(example.into());
         }
+    }
+
+    /// Notes that a file is not read, and what it lacks.
+    pub(super) fn skipped(&mut self, path: &Path, lacks: &str) {
+        self.add(Change::FileSkipped, None, format!("{}: {lacks}", shown(path)));
     }
 
     /// All of it, by kind and split.

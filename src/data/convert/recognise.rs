@@ -1,32 +1,48 @@
 //! Which form a source is in, by what its files hold.
 
+use std::path::Path;
+
 use super::error::ConvertError;
 use super::files::{Files, shown};
-use super::{Format, json, table, voc, yolo};
+use super::{Format, json, table, voc, yolo, yolo_lists};
+use crate::page::printable;
+
+/// Reasons of this many files are told.
+const TOLD: usize = 10;
 
 /// The form that was asked for, or the only one that is found.
 pub(super) fn format(files: &Files, from: Option<Format>) -> Result<Format, ConvertError> {
     if let Some(format) = from {
         return Ok(format);
     }
-    let mut found: Vec<(Format, String)> = Vec::new();
-    if let Some(file) = voc::sign(files) {
-        found.push((Format::Voc, shown(file)));
-    }
-    if let Some(file) = yolo::sign(files) {
-        found.push((Format::Yolo, shown(file)));
-    }
-    if let Some(file) = table::sign(files) {
-        found.push((Format::Csv, shown(file)));
-    }
-    if let Some(file) =
-        files.with_extension("json").into_iter().find(|path| json::is_coco(&files.path(path)))
-    {
-        found.push((Format::Coco, shown(file)));
-    }
+    let mut passed = Vec::new();
+    let mut first = |extensions: &[&str], lacks: Lacks| {
+        let mut candidates =
+            extensions.iter().flat_map(|extension| files.with_extension(extension));
+        candidates.find(|path| match lacks(files, path) {
+            Ok(None) => true,
+            Ok(Some(what)) => {
+                passed.push(format!("{}: {what}", shown(path)));
+                false
+            }
+            Err(error) => {
+                passed.push(error.to_string());
+                false
+            }
+        })
+    };
+    let found: Vec<(Format, String)> = [
+        (Format::Voc, first(&["xml"], voc::lacks)),
+        (Format::Yolo, first(&["yaml", "yml"], yolo_lists::lacks).or_else(|| yolo::sign(files))),
+        (Format::Csv, first(&["csv"], table::lacks)),
+        (Format::Coco, first(&["json"], json::lacks)),
+    ]
+    .into_iter()
+    .filter_map(|(format, file)| Some((format, shown(file?))))
+    .collect();
     let path = files.source();
     match &found[..] {
-        [] => Err(ConvertError::Unknown { path }),
+        [] => Err(ConvertError::Unknown { path, passed: listed(&passed) }),
         [(format, _)] => Ok(*format),
         several => {
             let several: Vec<String> = several
@@ -36,4 +52,20 @@ pub(super) fn format(files: &Files, from: Option<Format>) -> Result<Format, Conv
             Err(ConvertError::Several { path, found: several.join(" or ") })
         }
     }
+}
+
+/// What a file lacks to be of a form, if anything.
+///
+/// # Errors
+/// Where it can't be read at all.
+type Lacks = fn(&Files, &Path) -> Result<Option<String>, ConvertError>;
+
+/// The first files that were passed over, each on a line, and how many more there are.
+fn listed(passed: &[String]) -> String {
+    let told = passed.iter().take(TOLD).map(|reason| format!("\n  {}", printable(reason)));
+    let mut lines: Vec<String> = told.collect();
+    if passed.len() > TOLD {
+        lines.push(format!("\n  and {} more", passed.len() - TOLD));
+    }
+    lines.concat()
 }

@@ -17,6 +17,8 @@ use super::log::Change;
 use super::model::{Declared, Image, Object, Place, Source, Split};
 use super::parts::{Names, note_splits, split_name};
 
+const NO_BOXES: &str = "no columns of file, box and class";
+
 /// Where a row has what.
 #[derive(Debug, Clone, PartialEq)]
 struct Columns {
@@ -31,10 +33,9 @@ struct Columns {
     header: bool,
 }
 
-/// A file that shows that the source is in this form.
-pub(super) fn sign(files: &Files) -> Option<&Path> {
-    let tables = files.with_extension("csv").into_iter();
-    tables.into_iter().find(|path| matches!(columns(files, path), Ok(Some(_))))
+/// What a table lacks to have boxes, if anything.
+pub(super) fn lacks(files: &Files, path: &Path) -> Result<Option<String>, ConvertError> {
+    Ok(columns(files, path)?.is_none().then(|| NO_BOXES.to_owned()))
 }
 
 /// The columns of a table, `None` where it has no boxes.
@@ -145,8 +146,7 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
         if let Some(columns) = columns(files, path)? {
             tables.push((path, columns));
         } else {
-            let text = format!("{}: no columns of file, box and class", shown(path));
-            source.log.add(Change::FileSkipped, None, text);
+            source.log.skipped(path, NO_BOXES);
         }
     }
     let named = |path: &Path| {

@@ -23,17 +23,21 @@ use super::parts::{Names, note_splits, split_name};
 use super::voc_lists;
 use super::{Difficult, Options};
 
-/// A file that shows that the source is in this form.
-pub(super) fn sign(files: &Files) -> Option<&Path> {
-    files.with_extension("xml").into_iter().find(|path| is_annotation(files, path))
-}
-
-fn is_annotation(files: &Files, path: &Path) -> bool {
+/// What an XML file lacks to be an annotation file, if anything.
+pub(super) fn lacks(files: &Files, path: &Path) -> Result<Option<String>, ConvertError> {
     use std::io::Read as _;
     let mut start = Vec::new();
-    let read = std::fs::File::open(files.path(path))
-        .and_then(|file| file.take(4096).read_to_end(&mut start));
-    read.is_ok() && start.windows(11).any(|w| w == b"<annotation")
+    std::fs::File::open(files.path(path))
+        .and_then(|file| file.take(4096).read_to_end(&mut start))
+        .map_err(|source| ConvertError::Read { path: files.path(path), source })?;
+    if start.windows(11).any(|w| w == b"<annotation") {
+        return Ok(None);
+    }
+    // In UTF-16 nothing is found, whatever the file holds.
+    if [[0xff, 0xfe], [0xfe, 0xff]].iter().any(|mark| start.starts_with(mark)) {
+        files.text(path)?;
+    }
+    Ok(Some("no <annotation> in it".to_owned()))
 }
 
 /// What one XML file says.
@@ -49,11 +53,9 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
     let mut names = Names::default();
     let mut xmls: Vec<&Path> = Vec::new();
     for path in files.with_extension("xml") {
-        if is_annotation(files, path) {
-            xmls.push(path);
-        } else {
-            let text = format!("{}: no <annotation> in it", shown(path));
-            source.log.add(Change::FileSkipped, None, text);
+        match lacks(files, path)? {
+            None => xmls.push(path),
+            Some(what) => source.log.skipped(path, &what),
         }
     }
     let splits = split(files, &xmls, &mut source, options)?;

@@ -23,7 +23,7 @@ pub(super) fn splits<'a>(
         let annotated =
             |id: &str| by_path.get(root.join("Annotations").join(format!("{id}.xml")).as_path());
         if is_of_one_class(&text, |id| annotated(id).is_some()) {
-            log.add(Change::FileSkipped, None, format!("{}: a list of one class", shown(list)));
+            log.skipped(list, "a list of one class");
             continue;
         }
         let name = list.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -21,13 +21,10 @@ use super::yolo_lists::{self, Set};
 /// Beyond this a number is in pixels, not a fraction that leaves the image.
 const FRACTION: std::ops::RangeInclusive<f64> = -1. ..=2.;
 
-/// A file that shows that the source is in this form.
+/// A file that shows that the source is in this form, where no YAML describes it.
 pub(super) fn sign(files: &Files) -> Option<&Path> {
-    if let Some(file) = yolo_lists::sign(files) {
-        return Some(file);
-    }
     let labels = |path: &&Path| path.components().any(|c| c.as_os_str() == "labels");
-    files.with_extension("txt").into_iter().find(labels)
+    yolo_lists::sign(files).or_else(|| files.with_extension("txt").into_iter().find(labels))
 }
 
 pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertError> {

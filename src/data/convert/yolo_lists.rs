@@ -29,32 +29,32 @@ pub(super) struct Part {
     line: usize,
 }
 
-/// A file with the names of classes.
+/// A file with the names of classes that is no YAML.
 pub(super) fn sign(files: &Files) -> Option<&Path> {
-    described(files)
-        .into_iter()
-        .find(|path| {
-            // A file that can't be read as YAML is told when it is read.
-            !matches!(files.text(path).map(|text| yaml::parse(&text, path)), Ok(Ok(node)) if node.get("names").is_none())
-        })
-        .or_else(|| files.with_extension("data").into_iter().next())
+    (files.with_extension("data").into_iter().next())
         .or_else(|| files.with_extension("names").into_iter().next())
         .or_else(|| files.called(&["classes.txt"]).into_iter().next())
 }
 
-fn described(files: &Files) -> Vec<&Path> {
-    [files.with_extension("yaml"), files.with_extension("yml")].concat()
+/// What a YAML file lacks to describe a data set, if anything.
+pub(super) fn lacks(files: &Files, path: &Path) -> Result<Option<String>, ConvertError> {
+    Ok(described(files, path)?.is_none().then(|| NO_NAMES.to_owned()))
+}
+
+const NO_NAMES: &str = "no `names` in it";
+
+/// What stands in a YAML file, if it has names.
+fn described(files: &Files, path: &Path) -> Result<Option<Node>, ConvertError> {
+    let node = yaml::parse(&files.text(path)?, &files.path(path))?;
+    Ok(node.get("names").is_some().then_some(node))
 }
 
 pub(super) fn read(files: &Files, log: &mut Log) -> Result<Set, ConvertError> {
     let mut described_by = Vec::new();
-    for path in described(files) {
-        let node = yaml::parse(&files.text(path)?, &files.path(path))?;
-        if node.get("names").is_some() {
-            described_by.push((path, node));
-        } else {
-            let text = format!("{}: no `names` in it", shown(path));
-            log.add(Change::FileSkipped, None, text);
+    for path in [files.with_extension("yaml"), files.with_extension("yml")].concat() {
+        match described(files, path)? {
+            Some(node) => described_by.push((path, node)),
+            None => log.skipped(path, NO_NAMES),
         }
     }
     if let [(path, node)] = &described_by[..] {
