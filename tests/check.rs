@@ -149,6 +149,11 @@ fn entries_that_cannot_be_read_do_not_hide_the_others() {
     finds("broken_entry", 1, 3, |_, c| c["images"][0]["file_name"] = json!(5));
     finds("broken_entry", 1, 3, |_, c| c["categories"][0]["name"] = Value::Null);
     finds("bad_file_name", 1, 3, |_, c| c["images"][0]["file_name"] = json!("../images/a.png"));
+    let set = spoiled(|_, c| c["images"][0]["file_name"] = json!("sub\\a.png"));
+    let table = String::from_utf8(detect(set.root(), &[]).stdout).unwrap();
+    assert!(table.contains(r"image 1: 'sub\a.png' has a backslash"), "{table}");
+    let error = detect::data::Dataset::open(set.root(), "t").unwrap_err().to_string();
+    assert!(error.contains(r"file_name 'sub\a.png' of image 1 has a backslash"), "{error}");
     finds("bad_declared_size", 1, 3, |_, c| c["images"][0]["width"] = json!(-40));
     let set = spoiled(|_, c| {
         push(c, "annotations", json!("what?"));

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::layout::{self, Layout, MINIVAL, MINIVAL_IDS, TRAINVAL_MINUS_MINIVAL};
 use super::raw::{RawAnnotation, RawCategory, RawImage, from_json, unsafe_file_name};
 use crate::geometry::{Box2, Label, Size};
+use crate::page::printable;
 
 /// Why a data set can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,7 @@ pub enum DataError {
         path.display(), bbox.map_or(String::new(), |bbox| format!(" is {bbox:?}"))
     )]
     BadBox { path: PathBuf, id: i64, image_id: i64, bbox: Option<[f64; 4]>, problem: &'static str },
-    #[error("{}: file_name {file_name:?} of image {id} {problem}", path.display())]
+    #[error("{}: file_name '{}' of image {id} {problem}", path.display(), printable(file_name))]
     BadFileName { path: PathBuf, id: i64, file_name: String, problem: &'static str },
     #[error("{}: image {id} declares a size of {width} x {height}", path.display())]
     BadSize { path: PathBuf, id: i64, width: f64, height: f64 },

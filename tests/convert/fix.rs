@@ -156,6 +156,15 @@ fn entries_that_cannot_be_read() {
         c["categories"][0]["name"] = Value::Null;
     });
     assert_eq!(content["categories"][0]["name"], "category 7");
+    let content = fixes(json!([["slashed", 1]]), 0, |s, c| {
+        s.file("images/sub/a.png", std::fs::read(s.root().join("images/b.png")).unwrap());
+        c["images"][1]["file_name"] = json!("sub\\a.png");
+    });
+    assert_eq!(content["images"][1]["file_name"], "sub/a.png");
+    // Without such a file nobody knows.
+    fixes(json!([["bad_file_name", 1]]), 0, |_, c| {
+        c["images"][0]["file_name"] = json!("sub\\a.png");
+    });
     fixes(json!([["bad_file_name", 1]]), 0, |_, c| {
         c["images"][0]["file_name"] = json!("../images/a.png");
     });

@@ -190,7 +190,7 @@ impl Entries<'_> {
                 None
             });
             if let Some(problem) = unsafe_file_name(&image.file_name) {
-                let detail = format!("{:?} {problem}", image.file_name);
+                let detail = format!("'{}' {problem}", image.file_name);
                 let example = Example { image_id: Some(image.id), detail, ..Example::default() };
                 self.add(Kind::BadFileName, example);
                 known.insert(image.id, None);

@@ -18,6 +18,7 @@ use super::parts::split_name;
 use crate::data::coco::DataError;
 use crate::data::layout::{self, MINIVAL, MINIVAL_IDS, TRAINVAL_MINUS_MINIVAL};
 use crate::data::raw::{flag, from_json, numbers, plain_json, unsafe_file_name};
+use crate::page::printable;
 
 /// The lists of an annotation file, each entry unread.
 #[derive(Deserialize)]
@@ -105,13 +106,23 @@ pub(super) fn read_layout(root: &Path) -> Result<Source, ConvertError> {
     for name in names.filter(|name| name != MINIVAL && name != TRAINVAL_MINUS_MINIVAL) {
         let layout = layout::layout(root, &name);
         let find = |file_name: &str| match unsafe_file_name(file_name) {
-            Some(problem) => Err(Lost::BadName(problem)),
+            Some(problem) => match slashed(file_name, &layout.images) {
+                Some(name) => Ok(layout.images.join(name)),
+                None => Err(Lost::BadName(problem)),
+            },
             None => Ok(layout.images.join(file_name)),
         };
         let mut split = read_file(&layout.annotations, &name, &find, &mut source.log)?;
         let inside = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
         split.annotations_file = inside(&layout.annotations);
         split.image_folder = inside(&layout.images);
+        for image in &mut split.images {
+            if let Some(new) = slashed(&image.name, &layout.images) {
+                let text = format!("{}: {new}", image.name);
+                source.log.add(Change::Slashed, Some(&name), text);
+                image.name = new;
+            }
+        }
         source.splits.push(split);
     }
     if source.splits.is_empty() {
@@ -125,6 +136,12 @@ pub(super) fn read_layout(root: &Path) -> Result<Source, ConvertError> {
         source.further.push((PathBuf::from(MINIVAL_IDS), list));
     }
     Ok(source)
+}
+
+/// A name with `/` for the backslashes of Windows, where an image in `folder` is called so.
+fn slashed(name: &str, folder: &Path) -> Option<String> {
+    let new = name.contains('\\').then(|| name.replace('\\', "/"))?;
+    (unsafe_file_name(&new).is_none() && folder.join(&new).is_file()).then_some(new)
 }
 
 /// Reads every annotation file in COCO's form among the files.
@@ -167,8 +184,12 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
             }
             Found::None => Err(Lost::Missing),
             Found::Several(a, b) => {
-                let problem =
-                    format!("file_name {file_name:?} could be {} and {}", shown(a), shown(b));
+                let problem = format!(
+                    "file_name '{}' could be {} and {}",
+                    printable(file_name),
+                    shown(a),
+                    shown(b)
+                );
                 Err(Lost::Fatal(ConvertError::bad(files.path(path), None, problem)))
             }
         };
@@ -297,7 +318,7 @@ impl Reader<'_> {
                     continue;
                 }
                 Err(Lost::BadName(problem)) => {
-                    let text = format!("image {}: {:?} {problem}", raw.id, raw.file_name);
+                    let text = format!("image {}: '{}' {problem}", raw.id, raw.file_name);
                     self.add(Change::BadFileName, text);
                     places.entry(raw.id).or_insert(None);
                     continue;

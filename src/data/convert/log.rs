@@ -69,6 +69,7 @@ changes! {
     DifficultAsCrowd, Changed, "difficult objects marked as crowds: not trained on, ignored in evaluation (see --difficult)";
     ClippedBox, Changed, "boxes cut off at the edge of the image";
     TurnedImage, Changed, "images whose boxes were turned as EXIF turns the image";
+    Slashed, Changed, "file names whose folders are separated by / now";
     SizeCorrected, Changed, "declared sizes replaced by the file's";
     SizeAdded, Changed, "sizes taken from the file, where none was declared";
     Renumbered, Changed, "annotations with a new id: theirs was used twice";
