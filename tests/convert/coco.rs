@@ -46,6 +46,16 @@ fn cocos_own_layout_and_paths_of_other_machines() {
 }
 
 #[test]
+fn images_that_lie_elsewhere_are_said_to_be_not_in_the_source_folder() {
+    let (source, elsewhere) = (Source::new(), Source::new());
+    elsewhere.picture("b.png");
+    let path = elsewhere.root().join("b.png").display().to_string();
+    source.picture("a.png");
+    source.file("all.json", &set(1, &path).to_string());
+    convert(source.root(), &[]).refused(3, &["no such file in the source folder", &path]);
+}
+
+#[test]
 fn files_named_after_cocos_own_splits_are_refused() {
     let source = Source::new();
     source.picture("a.png");

@@ -49,7 +49,7 @@ macro_rules! changes {
 }
 
 changes! {
-    MissingImage, Failed, "images left out with their boxes: no such file";
+    MissingImage, Failed, "images left out with their boxes: no such file in the source folder";
     BrokenImage, Failed, "images left out with their boxes: they can't be decoded";
     BadFileName, Failed, "images left out with their boxes: their names leave the image folder";
     NotAnnotated, Failed, "images of a split left out: they have no annotation file";
