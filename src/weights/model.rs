@@ -14,6 +14,10 @@ use crate::data::Category;
 
 /// Value of the key `format` in a model file.
 const FORMAT: &str = "detect-model";
+/// Value of the key `format` in a checkpoint, which holds more than a model and is none.
+const CHECKPOINT: &str = "detect-checkpoint";
+/// The model that a training run writes into its folder.
+const BEST: &str = "best.safetensors";
 /// Version of the form of the metadata.
 const VERSION: u32 = 3;
 
@@ -57,6 +61,11 @@ impl ModelInfo {
         let get = |key: &str| contents.metadata.get(key).map(String::as_str);
         if get("format") == Some(classifier::FORMAT) {
             return Err(error("holds a classifier, not a detector; `detect classify` and `detect eval --task classification` take it".into()));
+        }
+        if get("format") == Some(CHECKPOINT) {
+            return Err(error(format!(
+                "is a checkpoint of a training run; its model is {BEST} beside it"
+            )));
         }
         if get("format") != Some(FORMAT) {
             return Err(error("holds tensors, but no description of a detector; model files are written by `detect train`".into()));
@@ -102,6 +111,10 @@ pub fn resolve(weights: Option<&str>) -> Result<PathBuf, WeightsError> {
         return Ok(found);
     }
     let reason = match (plain, shipped::names()) {
+        _ if path.join(BEST).is_file() => {
+            format!("is a folder; its model is {}", path.join(BEST).display())
+        }
+        _ if path.is_dir() => "is a folder, not a model file".into(),
         (true, names) if !names.is_empty() => {
             format!("is neither a file nor a shipped model; shipped are {}", names.join(", "))
         }
@@ -168,6 +181,22 @@ mod tests {
         assert_eq!(read.config.train.loss_weights, LossWeights::ONES);
         let resize = Resize::ShortSide { short_side: 96, long_side: 160 };
         assert_eq!(read.config.input.resize, resize);
+    }
+
+    #[test]
+    fn what_a_training_run_leaves_is_told_apart() {
+        let mut contents = Contents::default();
+        contents.metadata.insert("format".into(), CHECKPOINT.into());
+        let error = ModelInfo::read_from(&contents, Path::new("last")).unwrap_err().to_string();
+        let words = "last is a checkpoint of a training run; its model is best.safetensors beside";
+        assert!(error.starts_with(words), "{error}");
+        let run = tempfile::tempdir().unwrap();
+        let refused = || resolve(run.path().to_str()).unwrap_err().to_string();
+        assert!(refused().ends_with("is a folder, not a model file"), "{}", refused());
+        let best = run.path().join(BEST);
+        std::fs::write(&best, "").unwrap();
+        let words = format!("is a folder; its model is {}", best.display());
+        assert!(refused().ends_with(&words), "{}", refused());
     }
 
     #[test]
