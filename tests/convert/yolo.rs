@@ -66,7 +66,7 @@ fn roboflow_layout() {
     let made = convert(source.root(), &[]);
     let boxes = json!([["valid/images/x.png", "2", [10.0, 12.0, 20.0, 6.0], 0]]);
     assert_eq!(made.boxes("val"), boxes);
-    assert_eq!(made.log(), json!([["missing_image", null, 1], ["split_left_out", null, 1]]));
+    assert_eq!(made.log(), json!([["split_left_out", null, 1], ["unused_labels", null, 1]]));
     assert_eq!(made.code, 1);
     // Without the file the folders say the same.
     std::fs::remove_file(source.root().join("data.yaml")).unwrap();
@@ -175,6 +175,12 @@ fn descriptions_that_say_nothing_or_too_much_are_refused() {
     assert_eq!(outside.json()["splits"].as_array().unwrap().len(), 1);
     assert!(outside.stderr.contains("no images in ../../"), "{}", outside.stderr);
     let source = ultralytics("");
+    source.file("data.yaml", "names: [cat, dog]\ntrain: ../pictures/train\n");
+    convert(source.root(), &[]).refused(3, &["no images in ../pictures/train (data.yaml, line 2)"]);
+    source.file("data.yaml", "names: {0: cat, 1: dog, 3: cow}\ntrain: images/train\n");
+    source.file("labels/train/a.txt", "2 0.5 0.5 0.2 0.2\n");
+    convert(source.root(), &[])
+        .refused(3, &["class 2 has no name: the names go from 0 to 3, with gaps"]);
     source.file("other.yaml", "names: [a]\n");
     convert(source.root(), &[]).refused(2, &["data.yaml and other.yaml both have names"]);
 }

@@ -55,6 +55,7 @@ changes! {
     NotAnnotated, Failed, "images of a split left out: they have no annotation file";
     NotListed, Dropped, "annotated images left out: no split lists them";
     SplitLeftOut, Dropped, "splits left out";
+    UnusedLabels, Failed, "label files left out: no image of a split is theirs";
     FileSkipped, Dropped, "files not read";
     BrokenEntry, Dropped, "entries left out: they can't be read";
     UnknownImage, Dropped, "annotations left out: their image is not listed";

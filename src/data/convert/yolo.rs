@@ -61,10 +61,9 @@ pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertEr
             source.log.add(Change::NoLabels, None, text);
         }
     }
-    // Labels without an image are lost objects.
+    // They are lost objects.
     for path in files.others.iter().filter(|path| is_label(path) && !used.contains(*path)) {
-        let text = format!("{}: labels without an image in a split", shown(path));
-        source.log.add(Change::MissingImage, None, text);
+        source.log.add(Change::UnusedLabels, None, shown(path));
     }
     Ok(source)
 }
@@ -152,8 +151,7 @@ fn rows(
         let Some((&class, rest)) = numbers.split_first() else { continue };
         let class_index = class as i64;
         if class.fract() != 0. || !set.names.contains_key(&class_index) {
-            let last = set.names.keys().last().copied().unwrap_or_default();
-            return Err(bad(format!("class {class} has no name: the names go from 0 to {last}")));
+            return Err(bad(format!("class {class} has no name: {}", named(set))));
         }
         if let Some(n) = rest.iter().take(4).find(|n| !FRACTION.contains(n)) {
             return Err(bad(format!(
@@ -190,6 +188,15 @@ fn rows(
         objects.push(object);
     }
     Ok(objects)
+}
+
+/// Which classes have names.
+fn named(set: &Set) -> String {
+    let mut numbers = set.names.keys();
+    let Some(first) = numbers.next() else { return "there are no names".to_owned() };
+    let last = numbers.next_back().unwrap_or(first);
+    let gaps = if last - first >= set.names.len() as i64 { ", with gaps" } else { "" };
+    format!("the names go from {first} to {last}{gaps}")
 }
 
 fn centred([x, y, w, h]: [f64; 4], class: i64, place: Place) -> Object {
