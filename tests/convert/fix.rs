@@ -269,6 +269,9 @@ fn what_cannot_be_repaired_at_all_is_refused() {
     assert_eq!(code, 3);
     assert!(stderr.contains("broken.json, line 1: no annotation file"), "{stderr}");
     assert!(!out.exists());
+    set.file("annotations/broken.json", "[1, 2]");
+    let (_, _, stderr) = detect(&["check", root, "--fix", out.to_str().unwrap()]);
+    assert!(stderr.contains("expected an object with the lists images"), "{stderr}");
     let (code, _, stderr) = detect(&["check", root, "--fix", root]);
     assert_eq!(code, 2, "{stderr}");
     assert_eq!(detect(&["check", root, "--link"]).0, 2);

@@ -22,6 +22,7 @@ use crate::page::printable;
 
 /// The lists of an annotation file, each entry unread.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the lists images, annotations and categories")]
 struct Lists<'a> {
     #[serde(borrow)]
     images: Vec<&'a RawValue>,

@@ -73,7 +73,7 @@ changes! {
     Slashed, Changed, "file names whose folders are separated by / now";
     SizeCorrected, Changed, "declared sizes replaced by the file's";
     SizeAdded, Changed, "sizes taken from the file, where none was declared";
-    Renumbered, Changed, "annotations with a new id: theirs was used twice";
+    Renumbered, Changed, "annotations with a new id: theirs was used twice or is no whole number";
     NamedCategory, Changed, "categories without a name: named by their number";
     NoSplit, Changed, "files outside of the folders that name splits, so that all images went into one: move them, or name it with --split";
     SplitRenamed, Changed, "splits renamed";
