@@ -73,14 +73,14 @@ pub enum NameError {
     },
     /// Some cell's width is not whole.
     #[error(
-        "'{name}': F must be a multiple of {unit} from {unit} to {LARGEST}, so that every cell's width is whole; the nearest are {nearest}"
+        "'{name}': F must be a multiple of {unit} from {unit} to {LARGEST}, so that every cell's width is whole; the nearest {nearest}"
     )]
     Channels {
         /// What was given.
         name: String,
         /// What F must be a multiple of.
         unit: usize,
-        /// Names that work.
+        /// The names that work: `is ...` or `are ... and ...`.
         nearest: String,
     },
     /// N is out of range.
@@ -123,9 +123,11 @@ impl BackboneName {
         let with = |channels| Self { channels, ..self }.to_string();
         // The paper's Table 2 has one row that no width gives; see `published`.
         let nearest = if (self.cells_per_stage, channels) == (5, 1538) {
-            Self::a(5, 1536, Form::Strided).to_string() + " (the paper's 5@1538)"
+            format!("is {} (the paper's 5@1538)", Self::a(5, 1536, Form::Strided))
+        } else if below == above {
+            format!("is {}", with(below))
         } else {
-            format!("{} and {}", with(below), with(above))
+            format!("are {} and {}", with(below), with(above))
         };
         Err(NameError::Channels { name, unit, nearest })
     }
@@ -196,6 +198,8 @@ mod tests {
         assert!(message("nasnet-a-6@10").contains("nasnet-a-6@96"));
         assert!(message("nasnet-a-4@1056-strided").contains("4@960-strided and nasnet-a-4@1152"));
         assert!(message("nasnet-a-6@770-cifar").contains("nasnet-a-6@768-cifar"));
+        let largest = message("nasnet-a-1@99999999999");
+        assert!(largest.ends_with("the nearest is nasnet-a-1@24576"), "{largest}");
         assert!(message("nasnet-a-0@96").contains("1 to 64"));
         for bad in
             ["resnet50", "nasnet-b-4@1152", "nasnet-a-6", "nasnet-a-x@96", "", "nasnet-a-4@96-x"]
