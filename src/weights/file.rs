@@ -61,7 +61,7 @@ pub enum WeightsError {
     Mismatch {
         /// Which file.
         path: PathBuf,
-        /// Every missing, unexpected and misshapen tensor, one a line.
+        /// Missing, unexpected and misshapen tensors, one a line.
         list: String,
     },
     /// It is a `.safetensors`, but does not describe a detector.

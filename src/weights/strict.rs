@@ -7,8 +7,11 @@ use half::{bf16, f16};
 
 use super::{Contents, Element, StoredTensor, WeightsError};
 
-/// Finds each of the `expected` tensors by name. All that is missing, unexpected or misshapen is listed in one
-/// error. `own` says under which name a tensor of the file is looked for, if it is the network's at all.
+/// This many tensors that do not fit are named: of another network it would be all.
+const NAMED: usize = 10;
+
+/// Finds each of the `expected` tensors by name. What is missing, unexpected or misshapen is counted in one
+/// error that names the first. `own` says under which name a tensor of the file is looked for, if it is the network's at all.
 /// `num_batches_tracked`, which PyTorch counts and nobody reads, is passed over.
 pub fn fit<'a>(
     expected: &BTreeMap<String, Vec<usize>>,
@@ -39,6 +42,11 @@ pub fn fit<'a>(
     if faults.is_empty() {
         Ok(stored)
     } else {
+        let more = faults.len().saturating_sub(NAMED);
+        faults.truncate(NAMED);
+        if more > 0 {
+            faults.push(format!("  and {more} more"));
+        }
         Err(WeightsError::Mismatch { path: path.into(), list: faults.join("\n") })
     }
 }
@@ -152,5 +160,10 @@ mod tests {
         let lines = "file does not fit the network:\n  misshapen: b is [3], expected [4]\n  \
                      missing: c [1]\n  unexpected: d [1]";
         assert_eq!(error, lines);
+        // Of another network the first are enough.
+        let names: Vec<String> = (10..24).map(|i| format!("x{i}")).collect();
+        let other: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        let error = found(&other).unwrap_err().to_string();
+        assert!(error.ends_with("  missing: x19 [1]\n  and 7 more"), "{error}");
     }
 }
