@@ -190,6 +190,22 @@ fn what_is_left_out_of_a_folder_is_told() {
 }
 
 #[test]
+fn more_than_a_model_gives_is_told_to_be_more() {
+    let (program, image) = (Alone::new(), shipped("samples/sample_0001.jpg"));
+    let talk = |more: &[&str]| {
+        let mut command = Command::new(program.path("detect"));
+        command.args([&image, "--device", "cpu", "--weights"]);
+        command.arg(shipped("models/scenes.safetensors")).args(more);
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let words = "at most 100 detections an image, and none with a score under 0.01";
+    assert!(!talk(&["--max-detections", "100", "--score", "0.01"]).contains(words));
+    for more in [["--max-detections", "101"], ["--score", "0"]] {
+        assert!(talk(&more).contains(words), "{more:?}: {}", talk(&more));
+    }
+}
+
+#[test]
 fn callers_can_share_a_detector() {
     let path = shipped("models/scenes.safetensors");
     let model = Arc::new(Detector::read(path.as_ref(), Cpu::float32(2)).unwrap());

@@ -61,6 +61,14 @@ pub(super) fn run<E: Engine>(args: &DetectArgs) -> anyhow::Result<Exit> {
             names(&info.categories)
         );
     }
+    let own = &info.config.roi;
+    if args.max_detections > own.max_detections || args.score < own.score_floor as f32 {
+        tracing::warn!(
+            "the model itself gives at most {} detections an image, and none with a score under {}",
+            own.max_detections,
+            own.score_floor
+        );
+    }
     if let Some(out) = &args.out {
         std::fs::create_dir_all(out)
             .with_context(|| format!("cannot make the folder {}", out.display()))
