@@ -199,7 +199,7 @@ pub struct EvalArgs {
     /// Detections as a COCO results list
     #[arg(long, value_name = "DT.json", requires = "annotations", conflicts_with_all = ["data", "split", "weights", "out"])]
     pub predictions: Option<PathBuf>,
-    /// How a results file is scored.
+    /// How detections are scored.
     #[command(flatten)]
     pub scoring: ScoringArgs,
     /// Images that go through the network together
@@ -213,44 +213,44 @@ pub struct EvalArgs {
     pub on: InferOn,
 }
 
-/// Heading of the arguments that belong to the scoring of a results file.
-const SCORING: &str = "Scoring a results file";
+/// Heading of the arguments that say how detections are scored.
+const SCORING: &str = "Scoring";
 
-/// How `detect eval` scores a results file. Without any of these, as pycocotools does.
+/// How `detect eval` scores detections. Without any of these, as pycocotools does.
 #[derive(Debug, Clone, Args)]
 pub struct ScoringArgs {
-    /// What is compared, boxes or masks: bbox or segm
-    #[arg(long, help_heading = SCORING, value_enum, value_name = "TYPE", default_value_t = IouType::Bbox, requires = "predictions", hide_possible_values = true)]
-    pub iou_type: IouType,
+    /// What is compared, boxes or, of results files, masks: bbox or segm [default: bbox]
+    #[arg(long, help_heading = SCORING, value_enum, value_name = "TYPE", hide_possible_values = true)]
+    pub iou_type: Option<IouType>,
     /// Only these images: ids, or @FILE with ids
-    #[arg(long, help_heading = SCORING, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
+    #[arg(long, help_heading = SCORING, value_name = "IDS", allow_hyphen_values = true)]
     pub images: Option<String>,
     /// Only these categories: ids, or @FILE with ids
-    #[arg(long, help_heading = SCORING, value_name = "IDS", requires = "predictions", allow_hyphen_values = true)]
+    #[arg(long, help_heading = SCORING, value_name = "IDS", allow_hyphen_values = true)]
     pub categories: Option<String>,
     /// A detection may find a true box of any category
-    #[arg(long, help_heading = SCORING, requires = "predictions")]
+    #[arg(long, help_heading = SCORING)]
     pub class_agnostic: bool,
     /// Such as 0.5,0.75 or 0.5:0.95:0.05
-    #[arg(long, help_heading = SCORING, value_name = "L", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "L")]
     pub iou_thresholds: Option<String>,
     /// Such as small:0:1024,large:1024:1e10, in square pixels
-    #[arg(long, help_heading = SCORING, value_name = "L", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "L")]
     pub area_ranges: Option<String>,
     /// Detections of an image and category that count; AP is that of the most [default: 1,10,100]
-    #[arg(long, help_heading = SCORING, value_name = "L", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "L")]
     pub max_detections: Option<String>,
     /// Count an annotation with the id 0 as found, which pycocotools does not
-    #[arg(long, help_heading = SCORING, requires = "predictions")]
+    #[arg(long, help_heading = SCORING)]
     pub fix_id_zero: bool,
     /// Write precision, recall and scores here, for numpy.load
-    #[arg(long, help_heading = SCORING, value_name = "FILE.npz", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "FILE.npz")]
     pub arrays: Option<PathBuf>,
-    /// Compare with this other results file, with bootstrap intervals
-    #[arg(long, help_heading = SCORING, value_name = "DT2.json", requires = "predictions")]
+    /// Compare a results file with this other one, with bootstrap intervals
+    #[arg(long, help_heading = SCORING, value_name = "DT2.json")]
     pub compare: Option<PathBuf>,
     /// Add curves, confusions and the kinds of errors to what is printed, and write all as a page here
-    #[arg(long, help_heading = SCORING, value_name = "FILE", requires = "predictions")]
+    #[arg(long, help_heading = SCORING, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }
 

@@ -1,27 +1,26 @@
 //! `detect eval --split NAME`: a model over a split.
 
+use std::collections::HashSet;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::EvalArgs;
 use crate::cli::engine::Engine;
 use crate::config::Loader;
 use crate::data::sampling::Share;
 use crate::data::{Dataset, coco, layout};
-use crate::eval::{over_split, report, submission};
+use crate::eval::{GroundTruth, Id, Results, Settings, evaluate_with, over_split, submission};
 use crate::failure::{Exit, OrExit as _, with_exit};
 use crate::network::DetectorModel as _;
 use crate::watch::progress::Progress;
 use crate::weights::{ModelInfo, model};
 use crate::whole;
 
-pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
-    let Some(split) = &args.split else {
-        return crate::fail!(Exit::Usage, "which split? For example: detect eval --split val");
-    };
+pub(super) fn run<E: Engine>(args: &EvalArgs, split: &str) -> anyhow::Result<Exit> {
     let without_truth = layout::is_test_dev(split);
     if without_truth && args.out.is_none() {
         return crate::fail!(
@@ -29,19 +28,35 @@ pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
             "the truth of {split} is not public, so that there is nothing to score: add --out DIR for the archive that COCO's servers take"
         );
     }
+    if let Some(flag) = args.scoring.first_given().filter(|_| without_truth) {
+        return crate::fail!(
+            Exit::Usage,
+            "{flag} does not go with {split}, whose truth is not public: there is nothing to score"
+        );
+    }
+    let settings = args.scoring.settings()?;
     let engine = E::start(&args.on)?;
     let root = args.data.clone().unwrap_or_else(coco::default_root);
-    let dataset = Arc::new(Dataset::open(&root, split).or_exit(Exit::Data)?);
+    let mut dataset = Dataset::open(&root, split).or_exit(Exit::Data)?;
     let path = model::resolve(args.weights.as_deref()).or_exit(Exit::Weights)?;
     let model = engine.detector(&path).or_exit(Exit::Weights)?;
     let info = model.info();
     check_categories(info, &dataset)?;
+    let truth = if without_truth { None } else { Some(truth(&dataset, &settings)?) };
+    if let Some(wanted) = &settings.images {
+        let wanted: HashSet<&Id> = wanted.iter().collect();
+        dataset.images.retain(|image| wanted.contains(&Id::from(image.id)));
+    }
+    let dataset = Arc::new(dataset);
     if let Some(out) = &args.out {
         // After all that can be refused, and before the work of hours.
         std::fs::create_dir_all(out)
             .with_context(|| format!("cannot make the folder {}", out.display()))
             .or_exit(Exit::Output)?;
     }
+    let mut inputs: Vec<&Path> = dataset.annotation_files.iter().map(PathBuf::as_path).collect();
+    inputs.push(&path);
+    args.scoring.check_outputs(&inputs)?;
     tracing::info!(
         "{} on {} images of '{split}'; detections with a score above {}",
         path.display(),
@@ -79,55 +94,52 @@ pub(super) fn run<E: Engine>(args: &EvalArgs) -> anyhow::Result<Exit> {
             .or_exit(Exit::Output)?;
     }
     let exit = if run.failed.is_empty() { Exit::Done } else { Exit::SomeInputsFailed };
-    let mut out = std::io::stdout().lock();
-    if let Some(folder) = args.out.as_ref().filter(|_| without_truth) {
-        let archive = submission::write(folder, "detect", &run.results)
-            .with_context(|| format!("cannot write a submission into {}", folder.display()))
-            .or_exit(Exit::Output)?;
-        if args.json {
-            let value = json!({
-                "split": split,
-                "images": dataset.images.len(),
-                "image_ids_sha256": dataset.image_ids_sha256(),
-                "detections": run.results.len(),
-                "submission": archive.display().to_string(),
-                "weights": path.display().to_string(),
-                "score_floor": info.config.roi.score_floor,
-                "failed_images": run.failed.len(),
-            });
-            writeln!(out, "{value:#}")?;
-        } else {
-            writeln!(
-                out,
-                "{} images of '{split}' (ids {}), {} detections, for COCO's servers in {}",
-                dataset.images.len(),
-                &dataset.image_ids_sha256()[..12],
-                run.results.len(),
-                archive.display()
-            )?;
-        }
-        return Ok(exit);
-    }
-    let evaluation = over_split::score(&dataset, run.results)?;
-    if args.json {
-        let mut value = report::json(&evaluation);
+    let images = format!(" of '{split}' (ids {})", &dataset.image_ids_sha256()[..12]);
+    let failed = run.failed.len();
+    let of_run = |mut value: Value| {
         value["split"] = json!(split);
         value["image_ids_sha256"] = json!(dataset.image_ids_sha256());
         value["weights"] = json!(path.display().to_string());
         value["score_floor"] = json!(info.config.roi.score_floor);
-        value["failed_images"] = json!(run.failed.len());
-        writeln!(out, "{value:#}")?;
+        value["failed_images"] = json!(failed);
+        value
+    };
+    let mut out = std::io::stdout().lock();
+    let Some(truth) = truth else {
+        let folder = args.out.as_deref().expect("a split without truth needs --out");
+        let archive = submission::write(folder, "detect", &run.results)
+            .with_context(|| format!("cannot write a submission into {}", folder.display()))
+            .or_exit(Exit::Output)?;
+        let (count, detections) = (dataset.images.len(), run.results.len());
+        if args.json {
+            let own = json!({"images": count, "detections": detections, "submission": archive.display().to_string()});
+            writeln!(out, "{:#}", of_run(own))?;
+        } else {
+            let archive = archive.display();
+            writeln!(
+                out,
+                "{count} images{images}, {detections} detections, for COCO's servers in {archive}"
+            )?;
+        }
+        return Ok(exit);
+    };
+    let name = format!("{} on '{split}'", path.display());
+    let scored = args.scoring.score(&truth, &Results::from(run.results), &settings, name)?;
+    args.scoring.write(&scored)?;
+    if args.json {
+        writeln!(out, "{:#}", of_run(scored.json()))?;
     } else {
-        write!(out, "{}", report::table(&evaluation))?;
-        writeln!(
-            out,
-            "\n{} images of '{split}' (ids {}), {} detections",
-            evaluation.images,
-            &dataset.image_ids_sha256()[..12],
-            evaluation.detections
-        )?;
+        write!(out, "{}", scored.text(&images))?;
     }
     Ok(exit)
+}
+
+/// The truth that the split is scored by. What the evaluator would refuse of it or of the settings is
+/// refused here, before the work of hours.
+fn truth(dataset: &Dataset, settings: &Settings) -> anyhow::Result<GroundTruth> {
+    let nothing = Results::from(Vec::new());
+    let judged = |truth| evaluate_with(&truth, &nothing, settings).map(|_| truth);
+    over_split::with_truth(dataset, judged).or_exit(Exit::Data)
 }
 
 /// A model none of whose categories is in the data scores 0 for a reason that should be said.

@@ -1,0 +1,128 @@
+//! `detect eval --split`: what is said of a model's run, and what is asked of it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+/// A folder with the first images of the shipped scenes as the split `val`; the first annotation has the id 0.
+fn scenes(count: usize) -> tempfile::TempDir {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/scenes");
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("annotations")).unwrap();
+    fs::create_dir(folder.path().join("images")).unwrap();
+    let truth = fs::read(shipped.join("annotations/val.json")).unwrap();
+    let mut truth: Value = serde_json::from_slice(&truth).unwrap();
+    let images = truth["images"].as_array_mut().unwrap();
+    images.truncate(count);
+    let ids: Vec<Value> = images.iter().map(|image| image["id"].clone()).collect();
+    for image in images {
+        let name = Path::new("images").join(image["file_name"].as_str().unwrap());
+        fs::copy(shipped.join(&name), folder.path().join(&name)).unwrap();
+    }
+    let annotations = truth["annotations"].as_array_mut().unwrap();
+    annotations.retain(|annotation| ids.contains(&annotation["image_id"]));
+    annotations[0]["id"] = json!(0);
+    fs::write(folder.path().join("annotations/val.json"), truth.to_string()).unwrap();
+    folder
+}
+
+fn detect(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_detect")).current_dir(folder).args(args).output().unwrap()
+}
+
+fn stats(folder: &Path, args: &[&str]) -> Value {
+    let output = detect(folder, &[args, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["stats"].clone()
+}
+
+const SPLIT: [&str; 7] = ["eval", "--data", ".", "--split", "val", "--batch", "1"];
+
+#[test]
+fn a_run_is_scored_by_the_settings_that_a_results_file_is_scored_by() {
+    let folder = scenes(2);
+    let folder = folder.path();
+    let plain = stats(folder, &[&SPLIT[..], &["--out", "out"]].concat());
+    let truth: Value =
+        serde_json::from_slice(&fs::read(folder.join("annotations/val.json")).unwrap()).unwrap();
+    let image = truth["images"][1]["id"].to_string();
+    let category = truth["annotations"][0]["category_id"].to_string();
+    let files =
+        ["eval", "--annotations", "annotations/val.json", "--predictions", "out/detections.json"];
+    for settings in [
+        &["--images", &image][..],
+        &["--categories", &category],
+        &["--class-agnostic"],
+        &["--iou-thresholds", "0.3"],
+        &["--area-ranges", "tiny:0:3000"],
+        &["--max-detections", "1,2"],
+        &["--fix-id-zero"],
+    ] {
+        let run = stats(folder, &[&SPLIT[..], settings].concat());
+        assert_ne!(run, plain, "{settings:?}");
+        // Detections on the other image would be refused.
+        let file = stats(folder, &[&files[..], settings].concat());
+        assert_eq!(run, file, "{settings:?}");
+    }
+    let more = ["--out", "out", "--arrays", "out/a.npz", "--html", "out/page.html"];
+    let output = detect(folder, &[&SPLIT[..], &more].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("2 images of 'val' (ids ") && text.contains("(TIDE)"), "{text}");
+    assert_eq!(&fs::read(folder.join("out/a.npz")).unwrap()[..2], b"PK");
+    assert!(fs::read_to_string(folder.join("out/page.html")).unwrap().contains("</html>"));
+}
+
+/// Ends with `code` before the first image, and says all of `words`.
+fn assert_refused(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
+    let output = detect(folder, args);
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(code), Vec::new()), "{args:?}: {talk}");
+    assert!(words.iter().all(|word| talk.contains(word)), "{args:?}: {talk}");
+    assert!(!talk.contains("detections with a score above"), "{args:?}: {talk}");
+}
+
+#[test]
+fn what_a_run_is_not_scored_for_is_refused_before_it() {
+    let folder = scenes(1);
+    let folder = folder.path();
+    let refused = |more: &[&str], code, words: &[&str]| {
+        assert_refused(folder, &[&SPLIT[..], more].concat(), code, words);
+    };
+    let way = "--predictions DIR/detections.json";
+    refused(&["--iou-type", "segm"], 2, &["--iou-type segm goes with a results file", way]);
+    refused(&["--compare", "b.json"], 2, &["--compare DT2.json goes with a results file", way]);
+    refused(&["--images", "123456"], 3, &["image ids that it lacks: 123456"]);
+    refused(&["--categories", "77"], 3, &["category ids that it lacks: 77"]);
+    refused(&["--iou-thresholds", "x"], 2, &["--iou-thresholds: `x` is no number"]);
+    refused(&["--html", "no/page.html"], 5, &["--html: cannot write no/page.html"]);
+    refused(&["--arrays", "annotations/val.json"], 2, &["--arrays", "which is read"]);
+}
+
+/// Each argument of the scoring.
+const SCORING: [&[&str]; 11] = [
+    &["--iou-type", "bbox"],
+    &["--images", "1"],
+    &["--categories", "1"],
+    &["--class-agnostic"],
+    &["--iou-thresholds", "0.5"],
+    &["--area-ranges", "a:0:1"],
+    &["--max-detections", "1"],
+    &["--fix-id-zero"],
+    &["--arrays", "a.npz"],
+    &["--compare", "b.json"],
+    &["--html", "a.html"],
+];
+
+#[test]
+fn where_no_detection_is_scored_no_argument_says_how() {
+    let task = ["eval", "--task", "classification", "--data", "d", "--weights", "w"];
+    let test = ["eval", "--data", "d", "--split", "test-dev", "--out", "o"];
+    for argument in SCORING {
+        let words = [argument[0], "does not go with --task classification"];
+        assert_refused(Path::new("."), &[&task[..], argument].concat(), 2, &words);
+        assert_refused(Path::new("."), &[&test[..], argument].concat(), 2, &argument[..1]);
+    }
+}
