@@ -126,3 +126,53 @@ fn where_no_detection_is_scored_no_argument_says_how() {
         assert_refused(Path::new("."), &[&test[..], argument].concat(), 2, &argument[..1]);
     }
 }
+
+/// The program where no file can grow: what a full disk does, also to one who may write everywhere.
+#[cfg(target_os = "linux")]
+fn detect_without_room(folder: &Path, args: &[&str]) -> Output {
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_detect"),
+    ]);
+    shell.current_dir(folder).args(args).output().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn scores_are_told_also_where_no_file_can_be_written() {
+    let folder = scenes(1);
+    let folder = folder.path();
+    let split = [&SPLIT[..], &["--out", "out"]].concat();
+    let whole = detect(folder, &split);
+    let files =
+        ["eval", "--annotations", "annotations/val.json", "--predictions", "out/detections.json"];
+    let page = [&files[..], &["--html", "page.html"]].concat();
+    let arrays = [&files[..], &["--arrays", "a.npz"]].concat();
+    for (args, file) in [(split, "out/detections.json"), (page, "page.html"), (arrays, "a.npz")] {
+        let output = detect_without_room(folder, &args);
+        let talk = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(5), "{args:?}: {talk}");
+        assert!(talk.contains(&format!("error: cannot write {file}: ")), "{talk}");
+        let [said, all] = [&output.stdout, &whole.stdout].map(|out| String::from_utf8_lossy(out));
+        assert_eq!(said.lines().next(), all.lines().next(), "{args:?}");
+        assert!(said.contains("\n1 images"), "{args:?}: {said}");
+    }
+}
+
+/// The scores can't be told, but what the model found is kept.
+#[cfg(target_os = "linux")]
+#[test]
+fn detections_are_kept_also_where_the_scores_cannot_be_printed() {
+    let folder = scenes(1);
+    let folder = folder.path();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_detect"));
+    command.current_dir(folder).args(SPLIT).args(["--out", "out", "--html", "out/page.html"]);
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    for file in ["detections.json", "page.html"] {
+        assert!(folder.join("out").join(file).is_file(), "{file}");
+    }
+}

@@ -97,12 +97,13 @@ fn run_files(args: &EvalArgs) -> anyhow::Result<Exit> {
     let (gt, results) = (gt.or_exit(Exit::Data)?, results.or_exit(Exit::Data)?);
     let name = predictions.display().to_string();
     let scored = args.scoring.score(&gt, &results, &settings, name)?;
-    args.scoring.write(&scored)?;
     let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{:#}", scored.json())?;
+    let said = if args.json {
+        writeln!(out, "{:#}", scored.json())
     } else {
-        write!(out, "{}", scored.text(""))?;
-    }
+        write!(out, "{}", scored.text(""))
+    };
+    args.scoring.write(&scored)?;
+    said?;
     Ok(Exit::Done)
 }

@@ -85,14 +85,16 @@ pub(super) fn run<E: Engine>(args: &EvalArgs, split: &str) -> anyhow::Result<Exi
     for error in &run.failed {
         tracing::error!("{error}; it counts as an image without detections");
     }
-    if let Some(out) = &args.out {
-        let file = out.join("detections.json");
-        let failed = || format!("cannot write {}", file.display());
+    let kept = args.out.as_ref().map(|out| {
         let json = serde_json::to_vec(&run.results).expect("plain structs become JSON");
-        whole::write(&file, |file| file.write_all(&json))
-            .with_context(failed)
-            .or_exit(Exit::Output)?;
-    }
+        (out.join("detections.json"), json)
+    });
+    let keep = || match &kept {
+        None => Ok(()),
+        Some((file, json)) => whole::write(file, |file| file.write_all(json))
+            .with_context(|| format!("cannot write {}", file.display()))
+            .or_exit(Exit::Output),
+    };
     let exit = if run.failed.is_empty() { Exit::Done } else { Exit::SomeInputsFailed };
     let images = format!(" of '{split}' (ids {})", &dataset.image_ids_sha256()[..12]);
     let failed = run.failed.len();
@@ -106,6 +108,7 @@ pub(super) fn run<E: Engine>(args: &EvalArgs, split: &str) -> anyhow::Result<Exi
     };
     let mut out = std::io::stdout().lock();
     let Some(truth) = truth else {
+        keep()?;
         let folder = args.out.as_deref().expect("a split without truth needs --out");
         let archive = submission::write(folder, "detect", &run.results)
             .with_context(|| format!("cannot write a submission into {}", folder.display()))
@@ -124,13 +127,18 @@ pub(super) fn run<E: Engine>(args: &EvalArgs, split: &str) -> anyhow::Result<Exi
         return Ok(exit);
     };
     let name = format!("{} on '{split}'", path.display());
-    let scored = args.scoring.score(&truth, &Results::from(run.results), &settings, name)?;
-    args.scoring.write(&scored)?;
-    if args.json {
-        writeln!(out, "{:#}", of_run(scored.json()))?;
-    } else {
-        write!(out, "{}", scored.text(&images))?;
-    }
+    let scored = args.scoring.score(&truth, &Results::from(run.results), &settings, name);
+    let said = scored.as_ref().map_or(Ok(()), |scored| {
+        if args.json {
+            writeln!(out, "{:#}", of_run(scored.json()))
+        } else {
+            write!(out, "{}", scored.text(&images))
+        }
+    });
+    // What the model found is kept also where it can't be scored or the score can't be told.
+    keep()?;
+    args.scoring.write(&scored?)?;
+    said?;
     Ok(exit)
 }
 
