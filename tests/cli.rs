@@ -113,12 +113,12 @@ fn wrong_usage_ends_with_2_and_says_what() {
     assert_refused(&["--nope"], 2, &["unexpected argument '--nope'", "--help"]);
     assert_refused(&["x.jpg", "--score", "2"], 2, &["'2' is not a number between 0 and 1"]);
     assert_refused(&["x.jpg", "--batch", "0"], 2, &["--batch"]);
-    assert_refused(&["eval"], 2, &["--split <NAME>"]);
+    assert_refused(&["eval"], 2, &["--split val", "--predictions DT.json"]);
     assert_refused(&["eval", "--annotations", "a"], 2, &["--predictions <DT.json>"]);
     assert_refused(&["eval", "--predictions", "a"], 2, &["--annotations <GT.json>"]);
     let both = ["eval", "--split", "val", "--annotations", "a", "--predictions", "b"];
     assert_refused(&both, 2, &["cannot be used with"]);
-    assert_refused(&["eval", "--task", "detection"], 2, &["which split?"]);
+    assert_refused(&["eval", "--task", "detection"], 2, &["--split val"]);
     assert_refused(&["eval", "--task", "naming"], 2, &["'naming'", "classification"]);
     assert_refused(&["classify", "x.jpg"], 2, &["--weights <FILE>"]);
     assert_refused(&["classify", "--weights", "w"], 2, &["<IMAGE|DIR>"]);

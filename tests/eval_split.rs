@@ -101,6 +101,21 @@ fn what_a_run_is_not_scored_for_is_refused_before_it() {
     refused(&["--arrays", "annotations/val.json"], 2, &["--arrays", "which is read"]);
 }
 
+#[test]
+fn what_is_scored_is_asked_for_by_the_form_that_was_begun() {
+    let refused = |args: &[&str], words: &[&str]| {
+        assert_refused(Path::new("."), &[&["eval"][..], args].concat(), 2, words);
+    };
+    let both = ["--split val", "--annotations GT.json --predictions DT.json"];
+    for args in [&[][..], &["--data", "d"], &["--html", "a.html"]] {
+        refused(args, &both);
+    }
+    let output = detect(Path::new("."), &["eval", "--predictions", "dt.json"]);
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{talk}");
+    assert!(talk.contains("--annotations <GT.json>") && !talk.contains("--split"), "{talk}");
+}
+
 /// Each argument of the scoring.
 const SCORING: [&[&str]; 11] = [
     &["--iou-type", "bbox"],

@@ -185,7 +185,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Split to score a model on
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["annotations", "task"])]
+    #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
     /// A model file, or the name of a shipped model [default: scenes]
     #[arg(long, value_name = "FILE|NAME")]

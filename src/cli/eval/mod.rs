@@ -21,7 +21,8 @@ impl EvalArgs {
             if self.split.is_none() && self.annotations.is_none() {
                 return crate::fail!(
                     Exit::Usage,
-                    "which split? For example: detect eval --split val"
+                    "what is scored? A model on a split: detect eval --data DIR --split val --weights FILE, or a results file: \
+                     detect eval --annotations GT.json --predictions DT.json"
                 );
             }
             return self.check_split();
