@@ -234,6 +234,47 @@ fn what_the_other_file_of_a_comparison_has_for_nothing_is_told() {
     assert!(talk.contains("other.json: ") && talk.contains("77"), "{talk}");
 }
 
+#[test]
+fn detections_of_odd_numbers_are_told_and_have_no_place_on_the_page() {
+    let (gt, dt) = files();
+    let folder = folder(&gt, &dt);
+    let plain = dt.to_string();
+    let odd = |from: &str, to: &str| {
+        let text = plain.replacen(from, to, 1);
+        assert_ne!(text, plain);
+        std::fs::write(folder.path().join("dt.json"), text).unwrap();
+        let out = detect_eval(folder.path(), &["--json", "--html", "page.html"]);
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
+        for attribute in page.split('"').skip(1).step_by(2) {
+            assert!(!attribute.contains("NaN") && !attribute.contains("inf"), "{to}: {attribute}");
+        }
+        let value: Value = serde_json::from_slice(&out.stdout).unwrap();
+        value["warnings"].to_string()
+    };
+    for score in ["NaN", "Infinity", "-Infinity"] {
+        let warnings = odd("\"score\":0.9", &format!("\"score\":{score}"));
+        assert!(
+            warnings.contains("1 of 4 detections have a score that is no finite"),
+            "{warnings}"
+        );
+    }
+    for bbox in ["[NaN,0,20,20]", "[0,0,-20,20]", "[0,0,20,Infinity]"] {
+        let warnings = odd("[0.0,0.0,20.0,20.0]", bbox);
+        assert!(warnings.contains("1 of 4 detections have a bbox with"), "{warnings}");
+    }
+    // Finite, but a range of them is not, nor has one alone any width.
+    for score in ["1e308", "1e299", "-1e308"] {
+        assert_eq!(odd("\"score\":0.9", &format!("\"score\":{score}")), "[]");
+    }
+    let mut all = json!(dt);
+    for detection in all.as_array_mut().unwrap() {
+        detection["score"] = json!(1e299);
+    }
+    let text = all.to_string();
+    assert_eq!(odd(&plain, &text), "[]");
+}
+
 /// As `trainval-minus-minival` needs it.
 #[test]
 fn a_truth_in_two_files_scores_as_in_one() {

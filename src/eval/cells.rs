@@ -378,12 +378,29 @@ fn detections(
             unknown.first_ten(),
         ));
     }
+    let (mut odd_scores, mut odd_boxes) = (0, 0);
     let mut placed = Vec::with_capacity(all);
     placed.extend(results.detections.iter().zip(0..).filter_map(|(detection, entry)| {
         let image = images[detection.image as usize];
         let category = categories[detection.category as usize];
-        (image < UNLISTED && category < UNLISTED).then_some(Placed { category, image, entry })
+        (image < UNLISTED && category < UNLISTED).then(|| {
+            odd_scores += usize::from(!detection.score.is_finite());
+            odd_boxes += usize::from(detection.has_odd_box());
+            Placed { category, image, entry }
+        })
     }));
+    if odd_scores > 0 {
+        warnings.push(format!(
+            "{odd_scores} of {all} detections have a score that is no finite number. As in pycocotools, \
+             they count, those that are no number behind all others"
+        ));
+    }
+    if odd_boxes > 0 {
+        warnings.push(format!(
+            "{odd_boxes} of {all} detections have a bbox with a number that is not finite, or a width or \
+             height below 0. As in pycocotools, they count as they are"
+        ));
+    }
     Ok(place.sort(placed))
 }
 

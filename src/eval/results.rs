@@ -43,6 +43,14 @@ pub struct Detection {
     pub(super) category: u32,
 }
 
+impl Detection {
+    /// Whether its box holds what is no finite number, or has a width or height below 0.
+    pub(super) fn has_odd_box(&self) -> bool {
+        let [_, _, width, height] = self.bbox;
+        self.bbox.iter().any(|x| !x.is_finite()) || width < 0. || height < 0.
+    }
+}
+
 /// What is wrong with a detection, and whether that is looked at in those only that are kept.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {

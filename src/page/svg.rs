@@ -34,7 +34,9 @@ impl Axis {
 
     /// These ends, in five parts; a range without extent is widened.
     pub(crate) fn exactly(low: f64, high: f64) -> Self {
-        let (low, high) = if low < high { (low, high) } else { (low - 0.5, low + 0.5) };
+        // Half of a unit is less than the next number there is where numbers are large.
+        let half = (low.abs() * 1e-3).max(0.5);
+        let (low, high) = if low < high { (low, high) } else { (low - half, low + half) };
         Self { low, high, parts: 5 }
     }
 
@@ -235,6 +237,7 @@ mod tests {
         assert_eq!(ticks(0., 90_000.), ["0", "20000", "40000", "60000", "80000", "100000"]);
         assert_eq!(ticks(0., 3e-4), ["0", "1e-4", "2e-4", "3e-4"]);
         assert_eq!(ticks(-10., 10.), ["-10", "-5", "0", "5", "10"]);
+        assert_eq!(Axis::exactly(1e300, 1e300).share(1e300), 0.5);
         let scores = Axis::exactly(0.1, 0.35);
         assert_eq!((scores.tick(0), scores.tick(1)), ("0.1".to_owned(), "0.15".to_owned()));
     }

@@ -13,6 +13,8 @@ use std::fmt::Write as _;
 
 /// Points of a plotted curve at most, about.
 const FINENESS: f64 = 250.;
+/// Scores beyond this, which only a mistake gives, have no place on an axis: its length could not be had.
+const LARGEST_SCORE: f64 = 1e300;
 /// Most confusions that the page lists.
 const CONFUSIONS: usize = 20;
 /// What the kinds of errors mean, in their order.
@@ -104,9 +106,13 @@ fn thinned(points: Vec<(f64, f64)>, width: f64) -> Vec<(f64, f64)> {
     kept
 }
 
+fn has_place(score: f64) -> bool {
+    score.abs() <= LARGEST_SCORE
+}
+
 fn by_score(curve: &Curve, width: f64, number: fn(&Point) -> f64) -> Vec<(f64, f64)> {
-    let finite = curve.points.iter().filter(|p| p.score.is_finite());
-    thinned(finite.map(|p| (p.score, number(p))).collect(), width)
+    let shown = curve.points.iter().filter(|p| has_place(p.score));
+    thinned(shown.map(|p| (p.score, number(p))).collect(), width)
 }
 
 fn curves(html: &mut String, analysis: &Analysis) {
@@ -138,7 +144,7 @@ fn curves(html: &mut String, analysis: &Analysis) {
         svg::lines(["recall", "precision"], [Axis::SHARE; 2], &lines, None)
     );
 
-    let scores = overall.points.iter().map(|p| p.score).filter(|score| score.is_finite());
+    let scores = overall.points.iter().map(|p| p.score).filter(|&score| has_place(score));
     let range = scores.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), score| {
         (low.min(score), high.max(score))
     });
@@ -156,7 +162,7 @@ fn curves(html: &mut String, analysis: &Analysis) {
         lines.push(Line { name, class, points: by_score(overall, width, number) });
     }
     let text = analysis.best.map(|b| format!("F1 {:.3} at {:.4}", b.f1(), b.score));
-    let best = analysis.best.filter(|b| b.score.is_finite());
+    let best = analysis.best.filter(|b| has_place(b.score));
     let mark = best.zip(text.as_deref()).map(|(b, text)| (b.score, b.f1(), text));
     add!(
         html,
