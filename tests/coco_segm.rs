@@ -175,6 +175,26 @@ fn masks_of_another_size_than_their_image_are_remarked_on() {
 }
 
 #[test]
+fn boxes_that_are_taken_as_masks_are_remarked_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gt, dt) = square(|gt, _| gt["annotations"][0]["bbox"] = json!([1, 1, 4, 4]));
+    let masked = dt[0].clone();
+    let mut boxed = masked.clone();
+    boxed.as_object_mut().unwrap().remove("segmentation");
+    for (found, told) in [
+        (json!([boxed]), Some("no detection has a mask")),
+        (json!([boxed, masked]), Some("1 of 2 detections lack a mask")),
+        (json!([masked]), None),
+    ] {
+        let (gt, dt) = files(folder.path(), &gt, &found);
+        let warnings = by_masks(&gt, &dt).unwrap().warnings;
+        assert_eq!(warnings.len(), usize::from(told.is_some()), "{warnings:?}");
+        assert!(told.is_none_or(|told| warnings[0].contains(told)), "{warnings:?}");
+        assert!(by_boxes(&gt, &dt).unwrap().warnings.is_empty());
+    }
+}
+
+#[test]
 fn files_read_for_their_boxes_are_not_scored_by_masks() {
     let folder = tempfile::tempdir().unwrap();
     let (gt, dt) = square(|gt, _| gt["annotations"][0]["bbox"] = json!([1, 1, 4, 4]));

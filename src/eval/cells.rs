@@ -102,6 +102,17 @@ impl<'a> Cells<'a> {
         let (overlaps, other_sizes) =
             Overlaps::of_masks(gt, self.results, &self.detections, &self.truths)?;
         self.overlaps = overlaps;
+        let (boxes, all) = (self.results.boxes_as_masks, self.results.detections.len());
+        if boxes > 0 {
+            let which = if boxes == all {
+                "no detection has".to_owned()
+            } else {
+                format!("{boxes} of {all} detections lack")
+            };
+            self.warnings.push(format!(
+                "{which} a mask (`segmentation`). As in pycocotools, their boxes are taken as masks"
+            ));
+        }
         if other_sizes > 0 {
             self.warnings.push(format!(
                 "masks of another size than their image: {other_sizes}. As in pycocotools, they \

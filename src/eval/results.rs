@@ -65,6 +65,8 @@ pub struct Results {
     pub(super) detections: Vec<Detection>,
     /// One a detection, where they were read.
     pub(super) masks: Option<Vec<Result<Segmentation, String>>>,
+    /// How many of them are boxes, since their detections have none.
+    pub(super) boxes_as_masks: usize,
     /// Areas of the masks, one a detection, where the file has masks alone; else the box's is taken.
     mask_areas: Option<Vec<f64>>,
     /// Ids that detections name, by number.
@@ -90,6 +92,7 @@ impl From<Vec<ResultEntry>> for Results {
             file: PathBuf::from("results"),
             detections,
             masks: None,
+            boxes_as_masks: 0,
             mask_areas: None,
             image_ids: images.into_ids(),
             category_ids: categories.into_ids(),
@@ -198,6 +201,7 @@ impl Results {
             if let Some(problem) = shape.bbox_problem {
                 return Err(self.entry_error(place, problem));
             }
+            self.boxes_as_masks += usize::from(shape.mask.is_none());
             masks.push(shape.mask.unwrap_or_else(|| Ok(outline(&detection.bbox))));
         }
         self.masks = Some(masks);
@@ -289,9 +293,16 @@ impl Results {
         }
         let file = file.to_owned();
         let (image_ids, category_ids) = (images.into_ids(), categories.into_ids());
-        let (masks, mask_areas) = (None, None);
-        let results =
-            Self { file, detections, masks, mask_areas, image_ids, category_ids, problems };
+        let results = Self {
+            file,
+            detections,
+            masks: None,
+            boxes_as_masks: 0,
+            mask_areas: None,
+            image_ids,
+            category_ids,
+            problems,
+        };
         Ok((results, shapes))
     }
 }
