@@ -133,6 +133,7 @@ fn damage(good: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
 /// `Infinity` are handed to it as numbers.
 fn other_parser(bytes: &[u8]) -> Option<bool> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Some(true) };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut plain, mut rest) = (String::new(), text);
     let (mut depth, mut deepest) = (0_i32, 0);
     while let Some(next) = rest.chars().next() {

@@ -173,6 +173,39 @@ fn arguments_are_settings() {
 }
 
 #[test]
+fn the_mark_of_utf_8_is_passed_over_and_other_files_are_named() {
+    let (gt, dt) = files();
+    let folder = folder(&gt, &dt);
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let plain = detect_eval(folder.path(), &["--json"]).stdout;
+    write("gt.json", format!("\u{feff}{gt}").as_bytes());
+    write("dt.json", format!("\u{feff} {dt}").as_bytes());
+    write("ids.txt", "\u{feff}1 2\r\n".as_bytes());
+    let out = detect_eval(folder.path(), &["--json", "--images", "@ids.txt"]);
+    assert_eq!((out.status.code(), &out.stdout), (Some(0), &plain), "{out:?}");
+    write("ids.txt", "x\u{feff}1 a\"é\u{1f600}".as_bytes());
+    let out = detect_eval(folder.path(), &["--images", "@ids.txt"]);
+    let talk = String::from_utf8(out.stderr).unwrap();
+    assert!(talk.contains(r#"lacks: "x\ufeff1", "a\"é😀""#), "{talk}");
+    let utf_16: Vec<u8> =
+        format!("\u{feff}{gt}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, advice) in [
+        (&b"\x1f\x8b\x08\0\0"[..], "gzip: unpack it"),
+        (b"PK\x03\x04\x14\0", "a zip archive: unpack it"),
+        (&utf_16, "UTF-16: save it as UTF-8"),
+    ] {
+        for (name, good) in [("gt.json", &gt), ("dt.json", &dt)] {
+            write(name, bytes);
+            let out = detect_eval(folder.path(), &[]);
+            let talk = String::from_utf8(out.stderr).unwrap();
+            assert_eq!(out.status.code(), Some(3), "{talk}");
+            assert!(talk.contains(&format!("{name}: it begins as {advice}")), "{talk}");
+            write(name, good.to_string().as_bytes());
+        }
+    }
+}
+
+#[test]
 fn texts_and_numbers_are_told_apart_by_the_file() {
     let (gt, dt) = files();
     let quoted = |value: &Value| -> Value {

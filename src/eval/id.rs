@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
 
@@ -66,7 +66,19 @@ impl fmt::Display for Id {
         match self {
             Self::Int(id) => write!(f, "{id}"),
             Self::Fraction(id) => write!(f, "{id}"),
-            Self::Text(id) => write!(f, "{id:?}"),
+            Self::Text(id) => {
+                f.write_char('"')?;
+                id.chars().try_for_each(|c| match c {
+                    '"' | '\\' => write!(f, "\\{c}"),
+                    // What would not be seen: as JSON may write it.
+                    _ if c.is_control() || c.escape_debug().len() > 2 => {
+                        let mut units = [0; 2];
+                        c.encode_utf16(&mut units).iter().try_for_each(|u| write!(f, "\\u{u:04x}"))
+                    }
+                    _ => f.write_char(c),
+                })?;
+                f.write_char('"')
+            }
         }
     }
 }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use super::annotation_lists::{Annotations, Categories, Images};
 use super::error::EvalError;
 use super::id::{Id, Numbering};
-use super::json::{Scanner, SyntaxError};
+use super::json::SyntaxError;
 use super::masks::Segmentation;
 use super::pieces::{Extent, read_whole};
-use super::section::{Opened, Section, open, renumbered, whole};
+use super::section::{Opened, Section, begin, open, renumbered, whole};
 use crate::geometry::Size;
 
 /// A category of the annotations.
@@ -176,7 +176,7 @@ impl GroundTruth {
     fn parse<const MASKS: bool>(file: &Path, bytes: &[u8]) -> Result<Self, EvalError> {
         let syntax = |e: SyntaxError| EvalError::syntax(file, bytes, &e);
         let form = |problem: String| EvalError::Form { file: file.to_owned(), problem };
-        let mut scanner = Scanner::new(bytes);
+        let mut scanner = begin(file, bytes)?;
         if !scanner.at_object() {
             // A syntax error is the more useful message where there is one.
             let kind = whole(&mut scanner).map_err(syntax)?.kind();

@@ -13,7 +13,7 @@ use super::id::{Id, Numbering};
 use super::json::{Scanner, SyntaxError};
 use super::masks::Segmentation;
 use super::pieces::{Collect as _, Extent, ListError, Source, list};
-use super::section::{HasList, Opened, first_problem, open, renumbered, whole};
+use super::section::{HasList, Opened, begin, first_problem, open, renumbered, whole};
 use super::settings::IouType;
 use crate::geometry::Size;
 
@@ -157,10 +157,10 @@ impl Results {
         };
         // The white space ahead of the list, if it is one.
         let start = source.window(0, 4096).map_err(failed)?;
-        let mut scanner = Scanner::new(&start);
+        let mut scanner = begin(file, &start)?;
         if !scanner.take(b'[') {
             let all = source.window(0, source.len()).map_err(failed)?;
-            let mut scanner = Scanner::new(&all);
+            let mut scanner = begin(file, &all)?;
             if !scanner.take(b'[') {
                 let kind = whole(&mut scanner).map_err(|e| syntax(&e))?.kind();
                 return Err(EvalError::Form {

@@ -27,6 +27,27 @@ pub(super) fn open(path: &Path) -> Result<Opened, EvalError> {
     Ok(Opened::Stream(bytes))
 }
 
+/// What files begin with that are no text in UTF-8, and what to do with them.
+const OTHERS: [(&[u8], &str); 4] = [
+    (b"\x1f\x8b", "gzip: unpack it"),
+    (b"PK\x03\x04", "a zip archive: unpack it"),
+    (b"\xff\xfe", "UTF-16: save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16: save it as UTF-8"),
+];
+
+/// Reads a file from its start, which `bytes` hold; behind the mark that some editors put before a text.
+pub(super) fn begin<'a>(file: &Path, bytes: &'a [u8]) -> Result<Scanner<'a>, EvalError> {
+    if let Some((_, what)) = OTHERS.iter().find(|(mark, _)| bytes.starts_with(mark)) {
+        let problem = format!("it begins as {what}");
+        return Err(EvalError::Form { file: file.to_owned(), problem });
+    }
+    let mut scanner = Scanner::new(bytes);
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        scanner.go_to(3);
+    }
+    Ok(scanner)
+}
+
 pub(super) fn whole(scanner: &mut Scanner<'_>) -> Scan<Value> {
     let value = scanner.value()?;
     scanner.end().map(|()| value)

@@ -191,7 +191,8 @@ fn ids(flag: &str, text: &str) -> anyhow::Result<Vec<Id>> {
         };
     };
     let read = std::fs::read_to_string(path).with_context(|| format!("{flag}: cannot read {path}"));
-    match parse_ids(&read.or_exit(Exit::Data)?) {
+    // Some editors put a mark before a text.
+    match parse_ids(read.or_exit(Exit::Data)?.trim_start_matches('\u{feff}')) {
         Ok(ids) => Ok(ids),
         Err(problem) => crate::fail!(Exit::Data, "{path}: {problem}"),
     }
