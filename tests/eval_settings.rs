@@ -222,6 +222,38 @@ fn texts_and_numbers_are_told_apart_by_the_file() {
 }
 
 #[test]
+fn ids_of_the_other_kind_are_told_as_such() {
+    let (gt, dt) = files();
+    let quoted = |value: &Value, key: &str| -> Value {
+        let text = value.to_string();
+        let ids = [1, 2, 7, 9].into_iter();
+        let text = ids.fold(text, |text, id| {
+            text.replace(&format!("\"{key}\":{id}"), &format!("\"{key}\":\"{id}\""))
+        });
+        serde_json::from_str(&text).unwrap()
+    };
+    let images = |gt: &Value, dt: &Value| {
+        let out = detect_eval(folder(gt, dt).path(), &[]);
+        assert_eq!(out.status.code(), Some(3), "{out:?}");
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let talk = images(&gt, &quoted(&dt, "image_id"));
+    assert!(
+        talk.contains(r#"does not list: "1", "2"; the annotations have such ids as numbers"#),
+        "{talk}"
+    );
+    let mut texts = quoted(&gt, "image_id");
+    texts["images"] = json!([{"id": "1"}, {"id": "2"}]);
+    let talk = images(&texts, &dt);
+    assert!(talk.contains("does not list: 1, 2; the annotations have such ids as texts"), "{talk}");
+    let warnings = score(&gt, &quoted(&dt, "category_id"), &Settings::default()).warnings;
+    assert!(
+        warnings[0].contains("left out; the annotations have such ids as numbers"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn a_page_and_a_comparison_are_made_beside_the_numbers() {
     let (gt, dt) = files();
     // The other file misses what the first finds best.

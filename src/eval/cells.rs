@@ -363,7 +363,9 @@ fn detections(
     };
     let unknown = count(&images, |d| d.image, &results.image_ids);
     if unknown.entries > 0 {
-        let advice = if unknown.entries == all {
+        let advice = if let Some(advice) = unknown.of_other_kind(&gt.images) {
+            advice
+        } else if unknown.entries == all {
             "none of the detections is on a listed image: is this the right annotations file, or one \
              of another split?"
         } else {
@@ -380,8 +382,13 @@ fn detections(
     }
     let unknown = count(&categories, |d| d.category, &results.category_ids);
     if unknown.entries > 0 {
-        let hint =
-            if unknown.entries == all { "; do both files use the same category ids?" } else { "" };
+        let hint = match unknown.of_other_kind(place.categories.0) {
+            Some(advice) => format!("; {advice}"),
+            None if unknown.entries == all => {
+                "; do both files use the same category ids?".to_owned()
+            }
+            None => String::new(),
+        };
         warnings.push(format!(
             "{} of {all} detections have a category_id that the annotations do not list: {}. As in \
              pycocotools, they are left out{hint}",

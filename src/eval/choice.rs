@@ -53,6 +53,19 @@ impl Unknown {
         }
     }
 
+    /// What is said where an id is `listed` as a text and looked for as a number, or the other way.
+    pub(super) fn of_other_kind(&self, listed: &[Id]) -> Option<&'static str> {
+        let is_listed = |id: &Id| listed.binary_search(id).is_ok();
+        let found =
+            self.ids.keys().find(|id| id.in_other_kind().is_some_and(|id| is_listed(&id)))?;
+        Some(match found {
+            Id::Text(_) => {
+                "the annotations have such ids as numbers, without quotes: write them so in the results"
+            }
+            _ => "the annotations have such ids as texts, in quotes: write them so in the results",
+        })
+    }
+
     pub(super) fn first_ten(&self) -> String {
         let mut ids: Vec<(usize, &Id)> = self.ids.iter().map(|(id, &order)| (order, id)).collect();
         ids.sort_unstable();

@@ -99,6 +99,15 @@ impl Serialize for Id {
 }
 
 impl Id {
+    /// The text that reads as this number, or the whole number that this text reads as.
+    pub(super) fn in_other_kind(&self) -> Option<Self> {
+        match self {
+            Self::Int(id) => Some(Self::Text(id.to_string())),
+            Self::Text(id) => id.parse().ok().map(Self::Int),
+            Self::Fraction(_) => None,
+        }
+    }
+
     /// Python's `float(id) == 0`, for a text that reads as a number too; none where `float` raises.
     pub(super) fn is_zero(&self) -> Option<bool> {
         match self {
