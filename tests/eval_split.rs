@@ -116,6 +116,24 @@ fn what_is_scored_is_asked_for_by_the_form_that_was_begun() {
     assert!(talk.contains("--annotations <GT.json>") && !talk.contains("--split"), "{talk}");
 }
 
+#[test]
+fn categories_of_the_same_names_under_other_ids_are_told_as_such() {
+    let folder = scenes(1);
+    let file = folder.path().join("annotations/val.json");
+    let mut truth: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let first = truth["categories"][0].clone();
+    for category in truth["categories"].as_array_mut().unwrap() {
+        category["id"] = json!(category["id"].as_i64().unwrap() + 100);
+    }
+    for annotation in truth["annotations"].as_array_mut().unwrap() {
+        annotation["category_id"] = json!(annotation["category_id"].as_i64().unwrap() + 100);
+    }
+    fs::write(file, truth.to_string()).unwrap();
+    let (name, id) = (first["name"].as_str().unwrap(), first["id"].as_i64().unwrap());
+    let pair = format!("{name}: {id}, {}", id + 100);
+    assert_refused(folder.path(), &SPLIT, 2, &["the same names under other ids", &pair]);
+}
+
 /// Each argument of the scoring.
 const SCORING: [&[&str]; 11] = [
     &["--iou-type", "bbox"],

@@ -174,6 +174,20 @@ fn check_categories(model: &ModelInfo, dataset: &Dataset) -> anyhow::Result<()> 
     if any {
         return Ok(());
     }
+    let named = |name: &str| dataset.categories.iter().find(|c| c.name == name);
+    let moved = model.categories.iter().filter_map(|c| Some((c, named(&c.name)?)));
+    let moved: Vec<String> =
+        moved.take(12).map(|(c, own)| format!("{}: {}, {}", c.name, c.id, own.id)).collect();
+    if !moved.is_empty() {
+        return crate::fail!(
+            Exit::Usage,
+            "the model and this data set have categories of the same names under other ids, by which they are scored.\n  \
+             name: id in the model, id in the data\n  {}\n\
+             Give the categories and annotations of the data the model's ids, or train a model on this data (detect train --data {})",
+            moved.join("\n  "),
+            dataset.root.display()
+        );
+    }
     crate::fail!(
         Exit::Usage,
         "the model knows none of the categories of this data set.\n  model: {}\n  data:  {}\nTrain a model on this data (detect train --data {}), or choose another with --weights",
