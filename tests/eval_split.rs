@@ -188,6 +188,7 @@ fn scores_are_told_also_where_no_file_can_be_written() {
         let talk = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(5), "{args:?}: {talk}");
         assert!(talk.contains(&format!("error: cannot write {file}: ")), "{talk}");
+        assert!(!talk.contains("ZipWriter"), "{talk}");
         let [said, all] = [&output.stdout, &whole.stdout].map(|out| String::from_utf8_lossy(out));
         assert_eq!(said.lines().next(), all.lines().next(), "{args:?}");
         assert!(said.contains("\n1 images"), "{args:?}: {said}");

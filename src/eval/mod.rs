@@ -6,13 +6,14 @@
 //! `detection_list` entry by entry, `section` and `fields` know their parts, `id` their ids; `masks` what is drawn). `cells` sorts the entries by image and category, `matching` pairs
 //! detections with truths by their `overlap`, `curves` turns the pairs into precision and recall, `coco` puts it all
 //! together (`mean` rounds as numpy does), `report` words it, `npz` writes the arrays. `submission` writes what
-//! COCO's servers take where the truth is not public. `over_split` sends a split through a detector and scores that.
+//! COCO's servers take where the truth is not public (both are an `archive`). `over_split` sends a split through a detector and scores that.
 //!
 //! The numbers are those of pycocotools (`COCOeval` for boxes, on x86-64) bit for bit, its oddities
 //! included; where it raises, so do we, with the place named.
 
 pub mod analysis;
 mod annotation_lists;
+mod archive;
 mod cells;
 mod choice;
 pub mod classification;

@@ -5,17 +5,18 @@ use std::io::{self, Seek, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
+use super::archive;
 use super::coco::Arrays;
 
 /// Writes `precision [T, R, K, A, M]`, `recall [T, K, A, M]` and `scores [T, R, K, A, M]`, as
 /// `numpy.load` hands them over.
-pub fn write(arrays: &Arrays, out: impl Write + Seek) -> io::Result<()> {
-    let mut archive = ZipWriter::new(out);
+pub fn write(arrays: &Arrays, out: impl Write) -> io::Result<()> {
     let Arrays { precision, recall, scores } = arrays;
-    add(&mut archive, "precision", precision.shape(), precision.iter())?;
-    add(&mut archive, "recall", recall.shape(), recall.iter())?;
-    add(&mut archive, "scores", scores.shape(), scores.iter())?;
-    archive.finish()?.flush()
+    archive::write(out, |archive| {
+        add(archive, "precision", precision.shape(), precision.iter())?;
+        add(archive, "recall", recall.shape(), recall.iter())?;
+        add(archive, "scores", scores.shape(), scores.iter())
+    })
 }
 
 fn add<'a>(

@@ -3,14 +3,14 @@
 //! `detections_test-dev2017_<algorithm>_results.zip` holds one file, the results list of the same name, and
 //! no folder: servers refuse anything else.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, DateTime, ZipWriter};
+use zip::{CompressionMethod, DateTime};
 
-use super::ResultEntry;
+use super::{ResultEntry, archive};
 use crate::whole;
 
 /// Writes the archive of `results` into `folder`, whole or not at all, and gives its path. `algorithm` is
@@ -20,16 +20,16 @@ pub fn write(folder: &Path, algorithm: &str, results: &[ResultEntry]) -> io::Res
     let stem = format!("detections_test-dev2017_{algorithm}_results");
     let path = folder.join(format!("{stem}.zip"));
     whole::write(&path, |file| {
-        let mut archive = ZipWriter::new(BufWriter::new(file));
         // Without a time, the same results are the same bytes.
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Deflated)
             .last_modified_time(DateTime::default())
             .unix_permissions(0o644)
             .large_file(results.len() > 10_000_000);
-        archive.start_file(format!("{stem}.json"), options)?;
-        list(&mut archive, results)?;
-        archive.finish()?.flush()
+        archive::write(file, |archive| {
+            archive.start_file(format!("{stem}.json"), options)?;
+            list(archive, results)
+        })
     })?;
     Ok(path)
 }

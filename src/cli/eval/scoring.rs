@@ -129,7 +129,7 @@ impl ScoringArgs {
     /// Writes the files that are asked for.
     pub(super) fn write(&self, scored: &Scored) -> anyhow::Result<()> {
         if let (Some(path), Some(arrays)) = (&self.arrays, &scored.evaluation.arrays) {
-            whole::write(path, |file| npz::write(arrays, std::io::BufWriter::new(file)))
+            whole::write(path, |file| npz::write(arrays, file))
                 .with_context(|| format!("cannot write {}", path.display()))
                 .or_exit(Exit::Output)?;
         }
