@@ -155,6 +155,18 @@ fn arguments_are_settings() {
     let cases = [
         (&["--images", "1,3,5"][..], 3, "image ids that it lacks: 3, 5"),
         (&["--categories=-1"], 3, "category ids that it lacks: -1"),
+        (
+            &["--categories", "dog,7,ox"],
+            3,
+            "\"dog\", \"ox\"; ids are asked for, not names: \"dog\" has the id 9",
+        ),
+        (
+            &["--iou-thresholds", "0.95:0.5:0.05"],
+            2,
+            "`0.95:0.5:0.05` falls; write the lower end first",
+        ),
+        (&["--iou-thresholds", "0.5:0.95:0"], 2, "`0.5:0.95:0`: the step must be above 0"),
+        (&["--iou-thresholds", "0.95:0.5:-0.05"], 2, "the step must be above 0"),
         (&["--images", "@nothing.txt"], 3, "cannot read nothing.txt"),
         (&["--images", ","], 2, "--images: the list of ids is empty"),
         (&["--iou-thresholds", "1.5"], 2, "lies between 0 and 1, not at 1.5"),

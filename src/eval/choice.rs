@@ -25,10 +25,23 @@ pub(super) fn chosen(
         }
     }
     if unknown.entries > 0 {
+        let named = |id: &Id| match id {
+            Id::Text(name) if what == "category" => gt.categories.iter().find(|c| c.name == *name),
+            _ => None,
+        };
+        let named =
+            wanted.iter().filter_map(|id| Some(format!("{id} has the id {}", named(id)?.id)));
+        let named: Vec<String> = named.take(10).collect();
+        let advice = if named.is_empty() {
+            String::new()
+        } else {
+            format!("; ids are asked for, not names: {}", named.join(", "))
+        };
         return Err(EvalError::UnknownChoice {
             annotations: gt.file().to_owned(),
             what,
             first: unknown.first_ten(),
+            advice,
         });
     }
     places.sort_unstable();

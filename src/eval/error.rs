@@ -66,7 +66,7 @@ pub enum EvalError {
         problem: String,
     },
     /// An image or a category is asked for that the annotations do not list.
-    #[error("{} does not list all that is asked for; {what} ids that it lacks: {first}", annotations.display())]
+    #[error("{} does not list all that is asked for; {what} ids that it lacks: {first}{advice}", annotations.display())]
     UnknownChoice {
         /// The annotations file.
         annotations: PathBuf,
@@ -74,6 +74,8 @@ pub enum EvalError {
         what: &'static str,
         /// The first ten distinct ids, and how many more there are.
         first: String,
+        /// Of those that are names of categories, the ids; begins with what parts it from the rest.
+        advice: String,
     },
     /// Detections on images that the annotations do not list.
     #[error(

@@ -169,6 +169,12 @@ impl Settings {
                     thresholds.extend((0..count as usize).map(|k| k as f64 * step + from));
                     thresholds.push(to);
                 }
+                [_, _, step] if step.is_nan() || step <= 0. => {
+                    return Err(format!("`{part}`: the step must be above 0"));
+                }
+                [from, to, _] if from > to => {
+                    return Err(format!("`{part}` falls; write the lower end first"));
+                }
                 _ => return Err(format!("`{part}` is no threshold and no from:to:step")),
             }
         }
