@@ -67,6 +67,8 @@ fn a_run_is_scored_by_the_settings_that_a_results_file_is_scored_by() {
         let file = stats(folder, &[&files[..], settings].concat());
         assert_eq!(run, file, "{settings:?}");
     }
+    let json = detect(folder, &[&SPLIT[..], &["--json"]].concat()).stdout;
+    assert_eq!(serde_json::from_slice::<Value>(&json).unwrap()["batch"], 1);
     let more = ["--out", "out", "--arrays", "out/a.npz", "--html", "out/page.html"];
     let output = detect(folder, &[&SPLIT[..], &more].concat());
     let text = String::from_utf8(output.stdout).unwrap();

@@ -202,7 +202,7 @@ pub struct EvalArgs {
     /// How detections are scored.
     #[command(flatten)]
     pub scoring: ScoringArgs,
-    /// Images that go through the network together
+    /// Images that go through the network together; a detector's AP depends on it where they are padded to one size
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: u16,
     /// Print one JSON object and nothing else

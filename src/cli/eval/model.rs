@@ -101,6 +101,7 @@ pub(super) fn run<E: Engine>(args: &EvalArgs, split: &str) -> anyhow::Result<Exi
     let of_run = |mut value: Value| {
         value["split"] = json!(split);
         value["image_ids_sha256"] = json!(dataset.image_ids_sha256());
+        value["batch"] = json!(args.batch);
         value["weights"] = json!(path.display().to_string());
         value["score_floor"] = json!(info.config.roi.score_floor);
         value["failed_images"] = json!(failed);
