@@ -170,12 +170,13 @@ fn short_side_size(original: Size, short_side: f64, long_side: f64) -> Size {
 }
 
 /// The size that TensorFlow's `resize_to_range` gives: by the short side unless the long one would pass
-/// its limit, in single precision, rounded half to even.
+/// its limit, in single precision, rounded half to even. A side has at least the pixels that the stem's first window needs:
+/// TensorFlow's network would make no map of a longer and thinner image.
 fn keep_aspect_size(original: Size, min_dimension: usize, max_dimension: usize) -> Size {
     let (h, w) = (original.height as f32, original.width as f32);
     let by = |limit: usize, side: f32| {
         let scale = limit as f32 / side;
-        let side = |n: f32| ((n * scale).round_ties_even() as usize).max(1);
+        let side = |n: f32| ((n * scale).round_ties_even() as usize).max(3);
         Size::new(side(h), side(w))
     };
     let large = by(min_dimension, h.min(w));
@@ -219,6 +220,7 @@ mod tests {
         // By hand: 600 / 480 = 1.25; 1024 / 1280 = 0.8 where 600 / 400 would give 1920.
         assert_eq!(keep.resized(Size::new(480, 640)), Size::new(600, 800));
         assert_eq!(keep.resized(Size::new(400, 1280)), Size::new(320, 1024));
+        assert_eq!(keep.resized(Size::new(1, 3000)), Size::new(3, 1024));
         let sizes = [Size::new(600, 800), Size::new(320, 1024)];
         assert_eq!(keep.padded(sizes.into_iter()), Size::new(600, 1024));
         keep.resize = Resize::KeepAspect { min_dimension: 600, max_dimension: 1024, pad: true };
