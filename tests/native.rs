@@ -147,12 +147,12 @@ fn images_that_memory_does_not_hold_are_no_images_without_detections() {
     }
     fs::write(path("annotations/val.json"), set.to_string()).unwrap();
     fs::write(path("images/a.png"), large_png()).unwrap();
-    let said = |limit: &str, args: &[&str], code: i32| {
+    let with = |threads: &str, limit: &str, args: &[&str], code: i32| {
         let mut shell = Command::new("sh");
         shell
             .args(["-c", &format!("ulimit -v {limit}; exec \"$@\""), "sh"])
             .arg(program.path("detect"));
-        shell.args(args).args(["--device", "cpu", "--threads", "1", "--weights"]);
+        shell.args(args).args(["--device", "cpu", "--threads", threads, "--weights"]);
         // One arena: else each thread's takes addresses of its own.
         shell.arg(shipped("models/scenes.safetensors")).env("MALLOC_ARENA_MAX", "1");
         let output = shell.output().unwrap();
@@ -160,9 +160,12 @@ fn images_that_memory_does_not_hold_are_no_images_without_detections() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {talk}");
         talk
     };
+    let said = |limit: &str, args: &[&str], code: i32| with("1", limit, args, code);
     let (data, large) = (path(""), path("images/a.png"));
     let eval = ["eval", "--data", &data, "--split", "val"];
-    said("450000", &[&shipped("samples/sample_0001.jpg")], 0);
+    let sample = shipped("samples/sample_0001.jpg");
+    said("450000", &[&sample], 0);
+    assert!(with("1000", "450000", &[&sample], 7).contains("1000 threads can't be started"));
     assert!(said("450000", &[&large], 1).contains("not enough memory to decode its 10000 x 8000"));
     assert!(said("450000", &eval, 7).contains("not enough memory to decode its 10000 x 8000"));
     // With enough of it, the file is what is wrong.

@@ -4,7 +4,7 @@
 //! a matrix product over rows of pixels. What a network decides on plain numbers stands in [`crate::rules`], shared
 //! with the engine on tensors.
 //!
-//! - `layers`, `walk`, `program`, `network`: the featurizer, from the plan that the tensor path walks, too, to steps of
+//! - `layers`, `walk`, `work`, `program`, `network`: the featurizer, from the plan that the tensor path walks, too, to steps of
 //!   `detect-kernel`, which go through `workers`;
 //! - [`map`]: a feature map;
 //! - [`dense`]: a linear layer on rows;
@@ -18,6 +18,7 @@ mod models;
 mod network;
 mod program;
 mod walk;
+mod work;
 mod workers;
 
 use crate::geometry::Size;

@@ -6,14 +6,11 @@
 //! without. When all is asked for, each operation writes its leaf straight into every buffer that wants it. So a ReLU is
 //! taken once, a concatenation is written in place, and padding costs nothing but its zeros.
 
-use std::sync::Arc;
-
-use detect_kernel::{
-    Aligned, Fold, Grid, OUTS, Operation, Out, Packed, Reading, Segment, Step, View,
-};
+use detect_kernel::{Grid, OUTS, Operation, Out, Reading, Segment, Step, View};
 use rayon::prelude::*;
 
 use super::map::Map;
+use super::work::{Node, Source, Work};
 
 /// One operation's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,45 +22,6 @@ pub(super) type Value = Vec<Leaf>;
 /// Leaves in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Buffer(usize);
-
-/// What an operation reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    /// What the program is given: `channels` floats a pixel, of which those from `first` on.
-    Given { height: usize, width: usize, channels: usize, first: usize },
-    /// A buffer.
-    Buffer(Buffer),
-}
-
-/// An operation before its places are known.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// A convolution, pixel by pixel as a product: `taps` are the places of its kernel, down and across, from the
-    /// output's pixel times `stride` on. Where pixels of a tap do not exist, it counts as zero and so must be one of the
-    /// last: all but the first `always` taps.
-    Convolution { stride: [usize; 2], taps: Vec<[isize; 2]>, always: usize, weights: Arc<Packed> },
-    /// A depthwise convolution with SAME padding of `before` pixels, then a product.
-    Separable {
-        stride: usize,
-        kernel: usize,
-        before: [usize; 2],
-        depthwise: Arc<Aligned>,
-        weights: Arc<Packed>,
-    },
-    /// A pool with SAME padding.
-    Pool { stride: usize, kernel: usize, fold: Fold },
-    /// Nothing.
-    Copy { channels: usize },
-    /// A norm over each image.
-    Norm { together: bool, epsilon: f32, scale: Vec<f32>, offset: Vec<f32> },
-}
-
-#[derive(Debug)]
-struct Node {
-    work: Work,
-    source: Source,
-    residual: Option<Buffer>,
-}
 
 #[derive(Debug)]
 struct Made {
@@ -97,7 +55,8 @@ impl Builder {
         Self { lanes, leaves: Vec::new(), nodes: Vec::new(), buffers: Vec::new() }
     }
 
-    /// Adds an operation whose result has `channels` channels at each pixel of `grid`.
+    /// Adds an operation whose result has `channels` channels at each pixel of `grid`. A pool that is there already is
+    /// not made twice.
     pub(super) fn add(
         &mut self,
         work: Work,
@@ -105,7 +64,11 @@ impl Builder {
         residual: Option<Buffer>,
         (grid, channels): (Grid, usize),
     ) -> Leaf {
-        self.nodes.push(Node { work, source, residual });
+        let node = Node { work, source, residual };
+        if let Some(at) = self.nodes.iter().position(|other| other.is_same_pool(&node)) {
+            return Leaf(at);
+        }
+        self.nodes.push(node);
         let padded = channels.next_multiple_of(self.lanes);
         self.leaves.push(Made { grid, channels, padded });
         Leaf(self.leaves.len() - 1)
@@ -167,13 +130,9 @@ impl Builder {
         // The wave in which each leaf is made: after all that it reads.
         let mut wave_of: Vec<usize> = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let reads = match node.source {
-                Source::Buffer(buffer) => Some(buffer),
-                Source::Given { .. } => None,
-            };
             let ready =
                 |b: Buffer| buffers[b.0].leaves.iter().map(|leaf| wave_of[leaf.0] + 1).max();
-            let wave = reads.into_iter().chain(node.residual).filter_map(ready).max();
+            let wave = node.reads().filter_map(ready).max();
             wave_of.push(wave.unwrap_or(0));
         }
         let last_wave = wave_of.iter().copied().max().unwrap_or(0);
@@ -188,11 +147,7 @@ impl Builder {
             })
             .collect();
         for (node, &wave) in nodes.iter().zip(&wave_of) {
-            let reads = match node.source {
-                Source::Buffer(buffer) => Some(buffer),
-                Source::Given { .. } => None,
-            };
-            for buffer in reads.into_iter().chain(node.residual) {
+            for buffer in node.reads() {
                 used[buffer.0][1] = used[buffer.0][1].max(wave);
             }
         }

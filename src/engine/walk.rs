@@ -6,7 +6,8 @@ use detect_kernel::{Fold, Grid, Packed};
 
 use super::layers::Weights;
 use super::network::Network;
-use super::program::{Buffer, Builder, Leaf, Source, Value, Work};
+use super::program::{Buffer, Builder, Leaf, Value};
+use super::work::{Source, Work};
 use crate::config::Pooling;
 use crate::geometry::Size;
 use crate::nasnet::genotype::{Combine, Op, OpKind, State};

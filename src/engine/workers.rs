@@ -17,10 +17,14 @@ impl Workers {
     /// Starts `threads` threads.
     ///
     /// # Panics
-    /// If the system gives none.
+    /// If the system does not give so many, which is for want of memory as a rule: in the words by which the program knows
+    /// it.
     pub(super) fn start(threads: usize) -> Self {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-        Self { pool: Arc::new(pool.expect("threads can be started")), turn: Mutex::default() }
+        let pool = pool.unwrap_or_else(|error| {
+            panic!("std::bad_alloc: {threads} threads can't be started ({error}); --threads asks for fewer")
+        });
+        Self { pool: Arc::new(pool), turn: Mutex::default() }
     }
 
     /// The threads, for what is part of an errand.
