@@ -18,6 +18,7 @@ use tch::nn::VarStore;
 
 use super::{CONFIG, Ended, Trainer, checkpoint};
 use crate::detector::{Losses, Truth};
+use crate::precision::Precision;
 use crate::weights;
 
 /// What the last step was about, to find out why it failed.
@@ -113,9 +114,12 @@ impl Trainer {
             gib => format!("{:.0} MiB", 1024. * gib),
         });
         let each = if self.setup.ranks.share().count > 1 { " in each process" } else { "" };
+        // Nobody has measured by how much.
+        let less =
+            if self.precision == Precision::Float32 { "" } else { " (less in half precision)" };
         tracing::info!(
-            "a step needs about {total}{each} at its largest input, {size}: weights {weights}, maps {maps}, batches read \
-             ahead {batches}, the program {program}"
+            "a step needs about {total}{each} at its largest input, {size}: weights {weights}, maps {maps}{less}, batches \
+             read ahead {batches}, the program {program}"
         );
         let there = machine::available_mib().map(|mib| mib / 1024.);
         if let Some(there) = there.filter(|&there| there < gib(memory.total()))
