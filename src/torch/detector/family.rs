@@ -61,9 +61,11 @@ pub trait Family: Debug + Send {
         draws: Draws<'_>,
     ) -> Vec<Sampled>;
 
-    /// Losses of classes and of boxes over the sampled regions, and the number of things that both are means
-    /// over.
-    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor, usize);
+    /// Losses of classes and of boxes over the sampled regions.
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor);
+
+    /// The number of things that both are means over.
+    fn roi_count(&self, sampled: &[Sampled]) -> usize;
 
     /// The detections of each image in pixels of the network's input, best score first.
     fn select(&self, output: &RoiOutput, regions: &[Tensor], sizes: &[Size])

@@ -39,7 +39,7 @@ use tch::nn::Path;
 use assign::Draws;
 use family::Family;
 pub use losses::{Counts, Losses};
-use roi::RoiHead;
+use roi::{RoiHead, Sampled};
 use rpn::{Rpn, RpnOutput};
 
 use crate::backbone::{Backbone, NasNet};
@@ -94,6 +94,17 @@ impl Images {
         let [_, _, height, width] = nchw(&self.pixels);
         Size::new(height as usize, width as usize)
     }
+}
+
+/// A batch up to the regions from which the heads learn.
+struct Drawn {
+    /// The trunk's.
+    map: Tensor,
+    objectness: Tensor,
+    rpn_box_reg: Tensor,
+    counts: Counts,
+    /// Of each image.
+    sampled: Vec<Sampled>,
 }
 
 /// The detector.
@@ -155,6 +166,32 @@ impl<B: Backbone> FasterRcnn<B> {
         mode: Mode,
         draws: Draws<'_>,
     ) -> (Losses, Counts) {
+        let Drawn { map, objectness, rpn_box_reg, counts, sampled } =
+            self.drawn(images, truths, mode, draws);
+        let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
+        let predicted = self.roi.predict(&self.backbone, &map, &regions, images.padded(), mode);
+        let (classifier, box_reg) = self.family.roi_losses(&predicted, &sampled);
+        profile::lap(Part::Roi);
+        (Losses { classifier, box_reg, objectness, rpn_box_reg }, counts)
+    }
+
+    /// What the losses of [`Self::counted_losses`] are means over, for the price of the trunk and the RPN alone: without
+    /// gradients, and without the heads. Moves the trunk's running statistics as a forward pass does.
+    ///
+    /// # Panics
+    /// If `images` and `truths` differ in length.
+    pub fn counts(
+        &self,
+        images: &Images,
+        truths: &[Truth],
+        mode: Mode,
+        draws: Draws<'_>,
+    ) -> Counts {
+        tch::no_grad(|| self.drawn(images, truths, mode, draws).counts)
+    }
+
+    /// A batch up to the regions from which the heads learn.
+    fn drawn(&self, images: &Images, truths: &[Truth], mode: Mode, draws: Draws<'_>) -> Drawn {
         assert_eq!(images.sizes.len(), truths.len(), "one truth an image");
         let device = images.pixels.device();
         let gt_boxes: Vec<Tensor> =
@@ -172,12 +209,9 @@ impl<B: Backbone> FasterRcnn<B> {
         profile::lap(Part::Rpn);
         let proposals = proposals.into_iter().map(|p| p.boxes).collect::<Vec<_>>();
         let sampled = self.family.sample(&proposals, &gt_boxes, &gt_labels, draws);
-        let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
-        let predicted = self.roi.predict(&self.backbone, &map, &regions, images.padded(), mode);
-        let (classifier, box_reg, regions) = self.family.roi_losses(&predicted, &sampled);
-        let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
-        profile::lap(Part::Roi);
-        (losses, Counts { anchors: anchors as f64, regions: regions as f64 })
+        let regions = self.family.roi_count(&sampled);
+        let counts = Counts { anchors: anchors as f64, regions: regions as f64 };
+        Drawn { map, objectness, rpn_box_reg, counts, sampled }
     }
 
     /// The backward pass from a sum of the losses of the last batch.

@@ -13,6 +13,7 @@ use super::guard::Latest;
 use super::log::{self, Metrics};
 use super::optim::{Optimizer, average};
 use super::profiler::Profiler;
+use super::step::Forecast;
 use super::{Network, Setup, Trainer, freeze, init, seed_of};
 use crate::precision::Precision;
 use crate::weights;
@@ -179,6 +180,7 @@ impl Trainer {
             model,
             average,
             optimizer,
+            forecast: Forecast::default(),
             metrics,
             latest,
             config_due: true,

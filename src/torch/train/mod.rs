@@ -47,6 +47,7 @@ use log::Metrics;
 use optim::{Optimizer, average};
 use profiler::Profiler;
 use scale::{LossScale, Verdict};
+use step::Forecast;
 use stop::Stop;
 use tch::Tensor;
 
@@ -114,6 +115,8 @@ pub struct Trainer {
     /// The moving average, where the recipe has one, and its variables as one tensor.
     average: Option<(Network, Tensor)>,
     optimizer: Optimizer,
+    /// Of the samples of a step.
+    forecast: Forecast,
     /// Of the process that writes.
     metrics: Option<Metrics>,
     latest: Latest,
@@ -253,7 +256,13 @@ impl Trainer {
         self.check_truths(batches)?;
         let statistics = self.statistics();
         let lr = train.lr_at(step, total, per_epoch);
-        let made = step::gradients(&self.model.detector, &mut self.optimizer, batches, &settings);
+        let made = step::gradients(
+            &self.model.detector,
+            &mut self.optimizer,
+            &mut self.forecast,
+            batches,
+            &settings,
+        );
         let values = match made {
             Ok(values) => values,
             Err(step::NotFinite { losses, image_ids }) => {

@@ -1,7 +1,5 @@
 //! The gradients of a step, of one batch or of several that count as one.
 
-use std::sync::Once;
-
 use detect::config::LossWeights;
 use detect::data::loader::Batch;
 use detect::geometry::Size;
@@ -66,74 +64,146 @@ impl NotFinite {
     }
 }
 
+/// Whether a step's samples can be concluded from its first batches. Where they could not lately, they are counted
+/// beforehand: by a forward pass up to the regions, which is less than to make the step twice.
+#[derive(Debug, Default)]
+pub(super) struct Forecast {
+    /// Steps that are still to be counted.
+    doubts: u32,
+}
+
+impl Forecast {
+    /// Steps after a wrong conclusion in which none is relied on. A count takes a fifth of a step, so that even where
+    /// one step in a hundred surprises, they cost little.
+    const DOUBTS: u32 = 8;
+
+    /// What was, or would have been, concluded of a step is `right`.
+    fn learn(&mut self, right: bool) {
+        self.doubts = if right { self.doubts.saturating_sub(1) } else { Self::DOUBTS };
+    }
+}
+
+/// A pass of this process through the network: of a batch, or of nothing, where others still have one.
+struct Turn<'a> {
+    batch: Option<&'a Batch>,
+    /// Of its images.
+    seeds: Vec<i64>,
+    /// Of what stands for nothing.
+    size: Size,
+}
+
+impl<'a> Turn<'a> {
+    /// Those of a step. Where batch norm is synchronised, all processes take as many as process 0, which has most: each
+    /// norm waits for all.
+    fn all(batches: &'a [Batch], settings: &Settings<'_>) -> Vec<Self> {
+        let share = settings.ranks.share();
+        let mut size = batches.first().map_or(Size::new(1, 1), |batch| batch.padded);
+        let mut rounds = batches.len();
+        if settings.synchronised && share.count > 1 {
+            let lead = |number: usize| settings.ranks.lead_number(number as f64) as usize;
+            rounds = lead(rounds);
+            size = Size::new(lead(size.height), lead(size.width));
+        }
+        let mut first = share.rank * settings.batch;
+        let mut own = batches.iter().map(|batch| {
+            let seeds = (first..first + batch.samples.len()).map(settings.seed).collect();
+            first += batch.samples.len() + (share.count - 1) * settings.batch;
+            Self { batch: Some(batch), seeds, size }
+        });
+        let nothing = || Self { batch: None, seeds: vec![0], size };
+        (0..rounds).map(|_| own.next().unwrap_or_else(nothing)).collect()
+    }
+
+    fn images(&self) -> usize {
+        self.batch.map_or(0, |batch| batch.samples.len())
+    }
+
+    /// Calls `pass` with the turn's images.
+    fn pass<T>(
+        &self,
+        settings: &Settings<'_>,
+        pass: impl FnOnce(&Images, &[Truth], Draws<'_>) -> T,
+    ) -> T {
+        // For drop path; samples are drawn from seeds of their own.
+        tch::manual_seed(self.seeds.first().copied().unwrap_or_default());
+        settings.precision.within(settings.device, || {
+            let (images, truths) = if let Some(batch) = self.batch {
+                let truths = batch.samples.iter().map(Truth::of).collect();
+                (predict::images(batch, settings.device), truths)
+            } else {
+                let shape = [1, 3, self.size.height as i64, self.size.width as i64];
+                let pixels = Tensor::zeros(shape, (Kind::Float, settings.device));
+                let images = Images { pixels: channels_last(&pixels), sizes: vec![self.size] };
+                (images, vec![Truth::default()])
+            };
+            pass(&images, &truths, Draws::Seeds(&self.seeds))
+        })
+    }
+}
+
 /// Leaves the gradients of the losses of `batches`, taken as one batch, in `optimizer`, and gives the losses. With
 /// several processes, `batches` are those of this one, and gradients and losses those of all.
 ///
-/// A batch's losses are means over its sampled anchors and regions, or over its images. How many the batches
-/// have together is known for certain only after the last one: it is concluded from the first, and where that
-/// was wrong, which it is where an image offers fewer than the recipe samples, the step is made again.
+/// A batch's losses are means over its sampled anchors and regions, or over its images. How many the batches have
+/// together is known for certain only after the last one. It is concluded from the first, and where that was wrong,
+/// which it is where an image offers fewer than the recipe samples, the step is made again; after such a step,
+/// they are counted before it. All three ways give the same bits.
 pub(super) fn gradients<B: Backbone>(
     network: &FasterRcnn<B>,
     optimizer: &mut Optimizer,
+    forecast: &mut Forecast,
     batches: &[Batch],
     settings: &Settings<'_>,
 ) -> Result<[f64; 4], NotFinite> {
     let ranks = settings.ranks;
-    let share = ranks.share();
+    let several = batches.len() > 1 || ranks.share().count > 1;
     let images: usize = batches.iter().map(|batch| batch.samples.len()).sum();
+    let turns = Turn::all(batches, settings);
     // What another attempt must find as it was: running statistics.
-    let before = (batches.len() > 1 || share.count > 1).then(|| optimizer.fixed().copy());
-    let (rounds, size) = rounds(batches, settings);
+    let before = several.then(|| optimizer.fixed().copy());
     let mut whole: Option<Counts> = None;
+    if let Some(before) = before.as_ref().filter(|_| forecast.doubts > 0) {
+        let [concluded, counted] = counted(network, &turns, images, settings);
+        tch::no_grad(|| optimizer.fixed().copy_(before));
+        forecast.learn(concluded == counted);
+        whole = Some(counted);
+    }
     loop {
         optimizer.zero_grad();
         let mut parts: Vec<(Tensor, Counts)> = Vec::with_capacity(batches.len());
         let mut sum = Counts::ZERO;
-        let mut first = share.rank * settings.batch;
-        let backward = |total: Tensor| {
-            network.backward(&if settings.scale == 1. { total } else { total * settings.scale });
-            profile::lap(Part::Backward);
-        };
-        for batch in batches {
-            let own = batch.samples.len();
-            let seeds: Vec<i64> = (first..first + own).map(settings.seed).collect();
-            first += own + (share.count - 1) * settings.batch;
-            // For drop path; samples are drawn from seeds of their own.
-            tch::manual_seed(seeds.first().copied().unwrap_or_default());
-            synchronised::within(ranks, true, || {
-                let (losses, counts) = losses(network, batch, &seeds, settings);
-                let whole = *whole.get_or_insert_with(|| guess(counts, [own, images], &*ranks));
-                backward(losses.total(&counts.share(whole, settings.loss_weights)));
-                parts.push((losses.stacked(), counts));
+        for turn in &turns {
+            synchronised::within(ranks, turn.batch.is_some(), || {
+                let (losses, found) = turn.pass(settings, |images, truths, draws| {
+                    network.counted_losses(images, truths, settings.mode, draws)
+                });
+                // Nothing has no part in the losses.
+                let counts = turn.batch.map_or(Counts::ZERO, |_| found);
+                let whole = *whole
+                    .get_or_insert_with(|| conclude(counts, [turn.images(), images], &*ranks));
+                let total = losses.total(&counts.share(whole, settings.loss_weights));
+                network.backward(&if settings.scale == 1. {
+                    total
+                } else {
+                    total * settings.scale
+                });
+                profile::lap(Part::Backward);
+                parts.extend(turn.batch.map(|_| (losses.stacked(), counts)));
                 sum += counts;
             });
         }
-        for _ in batches.len()..rounds {
-            synchronised::within(ranks, false, || {
-                let losses = losses_of_nothing(network, size, settings);
-                whole.get_or_insert_with(|| guess(Counts::ZERO, [0, images], &*ranks));
-                backward(losses.total(&LossWeights::ONES) * 0.);
-            });
-        }
-        // The others wait for this process's part of the first guess, even if it has no batch.
-        whole.get_or_insert_with(|| guess(Counts::ZERO, [0, images], &*ranks));
-        let mut counts = [sum.anchors, sum.regions];
-        ranks.sum_f64(&mut counts);
-        let sum = Counts { anchors: counts[0], regions: counts[1] };
+        // The others wait for this process's part of the first conclusion, even if it has no batch.
+        whole.get_or_insert_with(|| conclude(Counts::ZERO, [0, images], &*ranks));
+        let sum = of_all(sum, &*ranks);
         match &before {
             Some(before) if whole != Some(sum) => {
-                static TOLD: Once = Once::new();
-                TOLD.call_once(|| {
-                    tracing::info!(
-                        "images offer other numbers of regions than roi.sampled and rpn.sampled: such steps are computed twice"
-                    );
-                });
                 tch::no_grad(|| optimizer.fixed().copy_(before));
+                forecast.learn(false);
                 whole = Some(sum);
             }
             _ => {
                 let values = agreed(values(&parts, sum), batches, &*ranks)?;
-                if let Some(before) = before.filter(|_| share.count > 1) {
+                if let Some(before) = before.filter(|_| ranks.share().count > 1) {
                     ranks.sum_tensor(optimizer.gradients());
                     average_statistics(&mut optimizer.fixed(), &before, &*ranks);
                 }
@@ -142,6 +212,31 @@ pub(super) fn gradients<B: Backbone>(
             }
         }
     }
+}
+
+/// The counts of a step: what would be concluded from the first batches, and what they are.
+fn counted<B: Backbone>(
+    network: &FasterRcnn<B>,
+    turns: &[Turn<'_>],
+    images: usize,
+    settings: &Settings<'_>,
+) -> [Counts; 2] {
+    let mut first = (Counts::ZERO, 0);
+    let mut sum = Counts::ZERO;
+    for (i, turn) in turns.iter().enumerate() {
+        let found = synchronised::within(settings.ranks, turn.batch.is_some(), || {
+            turn.pass(settings, |images, truths, draws| {
+                network.counts(images, truths, settings.mode, draws)
+            })
+        });
+        let counts = turn.batch.map_or(Counts::ZERO, |_| found);
+        sum += counts;
+        if i == 0 {
+            first = (counts, turn.images());
+        }
+    }
+    let ranks = settings.ranks;
+    [conclude(first.0, [first.1, images], &*ranks), of_all(sum, &*ranks)]
 }
 
 /// The part of the losses of a step that its batches `parts` have, or the first batch whose losses are not finite:
@@ -182,8 +277,15 @@ fn agreed(
     Ok(values)
 }
 
+/// What all processes have together.
+fn of_all(counts: Counts, ranks: &dyn Ranks) -> Counts {
+    let mut sums = [counts.anchors, counts.regions];
+    ranks.sum_f64(&mut sums);
+    Counts { anchors: sums[0], regions: sums[1] }
+}
+
 /// The counts of the step, concluded from those of each process's first batch: of `own` of its `images`.
-fn guess(counts: Counts, [own, images]: [usize; 2], ranks: &dyn Ranks) -> Counts {
+fn conclude(counts: Counts, [own, images]: [usize; 2], ranks: &dyn Ranks) -> Counts {
     let mut sums = [counts.anchors, counts.regions, own as f64, images as f64];
     ranks.sum_f64(&mut sums);
     Counts { anchors: sums[0], regions: sums[1] }.times(sums[3] / sums[2].max(1.))
@@ -200,45 +302,6 @@ fn average_statistics(fixed: &mut Tensor, before: &Tensor, ranks: &dyn Ranks) {
     let change = &*fixed - before;
     ranks.sum_tensor(&change);
     tch::no_grad(|| fixed.copy_(&(before + change / moved[0])));
-}
-
-fn losses<B: Backbone>(
-    network: &FasterRcnn<B>,
-    batch: &Batch,
-    seeds: &[i64],
-    settings: &Settings<'_>,
-) -> (Losses, Counts) {
-    settings.precision.within(settings.device, || {
-        let truths: Vec<Truth> = batch.samples.iter().map(Truth::of).collect();
-        let images = predict::images(batch, settings.device);
-        network.counted_losses(&images, &truths, settings.mode, Draws::Seeds(seeds))
-    })
-}
-
-/// How many batches this process goes through in the step, and a size of input. Where batch norm is synchronised,
-/// all go through as many as process 0, which has most: each norm waits for all.
-fn rounds(batches: &[Batch], settings: &Settings<'_>) -> (usize, Size) {
-    let size = batches.first().map_or(Size::new(1, 1), |batch| batch.padded);
-    if !settings.synchronised || settings.ranks.share().count == 1 {
-        return (batches.len(), size);
-    }
-    let lead = |number: usize| settings.ranks.lead_number(number as f64) as usize;
-    let rounds = lead(batches.len());
-    (rounds, Size::new(lead(size.height), lead(size.width)))
-}
-
-/// The losses of an image that is not there, by which a process without a batch takes part in the others' norms.
-fn losses_of_nothing<B: Backbone>(
-    network: &FasterRcnn<B>,
-    size: Size,
-    settings: &Settings<'_>,
-) -> Losses {
-    settings.precision.within(settings.device, || {
-        let shape = [1, 3, size.height as i64, size.width as i64];
-        let pixels = Tensor::zeros(shape, (Kind::Float, settings.device));
-        let images = Images { pixels: channels_last(&pixels), sizes: vec![size] };
-        network.counted_losses(&images, &[Truth::default()], settings.mode, Draws::Seeds(&[0])).0
-    })
 }
 
 #[cfg(test)]

@@ -96,9 +96,12 @@ impl Family for Tf {
         roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels, draws)
     }
 
-    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor, usize) {
-        let (classifier, box_reg) = roi::losses(output, sampled, self.label_smoothing);
-        (classifier, box_reg, sampled.len())
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
+        roi::losses(output, sampled, self.label_smoothing)
+    }
+
+    fn roi_count(&self, sampled: &[Sampled]) -> usize {
+        sampled.len() // images
     }
 
     fn select(

@@ -78,8 +78,12 @@ impl Family for Torchvision {
         roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels, draws)
     }
 
-    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor, usize) {
+    fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {
         roi::losses(output, sampled, self.label_smoothing)
+    }
+
+    fn roi_count(&self, sampled: &[Sampled]) -> usize {
+        sampled.iter().map(|image| image.labels.size()[0] as usize).sum()
     }
 
     fn select(

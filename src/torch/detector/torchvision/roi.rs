@@ -52,8 +52,8 @@ pub fn sample_regions(
 }
 
 /// Losses of the classes, with labels smoothed by `smoothing`, and of the boxes: means over all sampled regions
-/// of the batch, and how many these are.
-pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tensor, Tensor, usize) {
+/// of the batch.
+pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tensor, Tensor) {
     let join =
         |f: fn(&Sampled) -> &Tensor| Tensor::cat(&sampled.iter().map(f).collect::<Vec<_>>(), 0);
     let (labels, targets) = (join(|s| &s.labels), join(|s| &s.targets));
@@ -68,5 +68,5 @@ pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tenso
     let deltas = deltas.index_select(0, &positive).gather(1, &class, false).squeeze_dim(1); // [P, 4]
     let targets = targets.index_select(0, &positive);
     let box_reg = losses::smooth_l1_sum(&deltas, &targets, SMOOTH_L1_BETA) / count.max(1) as f64;
-    (classifier, box_reg, count as usize)
+    (classifier, box_reg)
 }

@@ -71,7 +71,9 @@ fn gradients_of(config: &Config, batches: &[Batch]) -> (Tensor, [f64; 4]) {
     let store = VarStore::new(Device::Cpu);
     let network = FasterRcnn::new(&store.root(), config, 2);
     let mut optimizer = Optimizer::new(&store, &config.train);
-    let losses = gradients(&network, &mut optimizer, batches, &settings(config)).unwrap();
+    let losses =
+        gradients(&network, &mut optimizer, &mut Forecast::default(), batches, &settings(config))
+            .unwrap();
     (optimizer.gradients().copy(), losses)
 }
 
@@ -110,8 +112,9 @@ fn a_step_that_is_made_again_moves_running_statistics_once() {
         let network = FasterRcnn::new(&store.root(), &config, 2);
         let mut optimizer = Optimizer::new(&store, &config.train);
         let settings = settings(&config);
+        let mut forecast = Forecast::default();
         for step in batches.chunks(2) {
-            gradients(&network, &mut optimizer, step, &settings).unwrap();
+            gradients(&network, &mut optimizer, &mut forecast, step, &settings).unwrap();
         }
         optimizer.fixed().copy()
     };
@@ -133,6 +136,80 @@ fn a_step_that_is_made_again_moves_running_statistics_once() {
     assert!(together.equal(&alone));
 }
 
+/// A featurizer that counts the passes through its trunk: with gradients, and without.
+#[derive(Debug)]
+struct Watched {
+    inner: crate::backbone::NasNet,
+    passes: std::sync::Mutex<[usize; 2]>,
+}
+
+impl Backbone for Watched {
+    fn spec(&self) -> crate::backbone::CutSpec {
+        self.inner.spec()
+    }
+
+    fn trunk(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let map = self.inner.trunk(images, mode);
+        self.passes.lock().unwrap()[usize::from(!map.requires_grad())] += 1;
+        map
+    }
+
+    fn tail(&self, crops: &Tensor, mode: Mode) -> Tensor {
+        self.inner.tail(crops, mode)
+    }
+}
+
+#[test]
+fn after_a_surprise_samples_are_counted_and_no_step_is_made_twice() {
+    let _alone = crate::nn::alone();
+    for norm in [NormMode::Frozen, NormMode::Live] {
+        let mut config = config(Rules::Torchvision);
+        (config.backbone.norm, config.backbone.drop_path_keep) = (norm, 0.7);
+        (config.rpn.sampled, config.roi.sampled) = (10_000, 10_000);
+        tch::manual_seed(1);
+        let store = VarStore::new(Device::Cpu);
+        let path = store.root();
+        let inner = crate::backbone::NasNet::new(
+            &(&path / "backbone"),
+            &config.backbone,
+            config.detector.cut,
+            true,
+        );
+        let watched = Watched { inner, passes: [0, 0].into() };
+        let network = FasterRcnn::on(watched, &path, &config, 2);
+        let mut optimizer = Optimizer::new(&store, &config.train);
+        let before = optimizer.fixed().copy();
+        let mut forecast = Forecast::default();
+        // All images draw alike.
+        let mode = Mode::Train { progress: 1. };
+        let settings = Settings { mode, seed: &|_| 5, ..settings(&config) };
+        let mut step = |batches: &[Batch]| {
+            *network.backbone().passes.lock().unwrap() = [0, 0];
+            tch::no_grad(|| optimizer.fixed().copy_(&before));
+            let losses =
+                gradients(&network, &mut optimizer, &mut forecast, batches, &settings).unwrap();
+            let passes = *network.backbone().passes.lock().unwrap();
+            (passes, losses, optimizer.gradients().copy(), optimizer.fixed().copy())
+        };
+        // Objects are boxes of their own among the regions: these batches have unlike numbers.
+        let unlike = [batch(0..1), batch(1..3)];
+        let (passes, losses, gradients, statistics) = step(&unlike);
+        assert_eq!(passes, [4, 0], "made twice");
+        for _ in 0..3 {
+            let (passes, same_losses, same, same_statistics) = step(&unlike);
+            assert_eq!(passes, [2, 2], "counted");
+            assert_eq!(same_losses, losses);
+            assert!(same.equal(&gradients) && same_statistics.equal(&statistics));
+        }
+        // The same image twice offers what can be concluded from the first.
+        let alike = [batch(0..1), batch(0..1)];
+        for _ in 0..Forecast::DOUBTS {
+            assert_eq!(step(&alike).0, [2, 2]);
+        }
+        assert_eq!(step(&alike).0, [2, 0], "relied on again");
+    }
+}
+
 #[test]
 fn a_loss_that_is_scaled_by_a_power_of_two_gives_the_same_gradients() {
     let _alone = crate::nn::alone();
@@ -143,7 +220,9 @@ fn a_loss_that_is_scaled_by_a_power_of_two_gives_the_same_gradients() {
         let network = FasterRcnn::new(&store.root(), &config, 2);
         let mut optimizer = Optimizer::new(&store, &config.train);
         let settings = Settings { scale, ..settings(&config) };
-        let losses = gradients(&network, &mut optimizer, &[batch(0..2)], &settings).unwrap();
+        let mut forecast = Forecast::default();
+        let losses =
+            gradients(&network, &mut optimizer, &mut forecast, &[batch(0..2)], &settings).unwrap();
         optimizer.divide_gradients(scale);
         (losses, optimizer.gradients().copy())
     };
@@ -215,7 +294,9 @@ fn a_process_without_regions_does_not_let_the_others_wait() {
         let before = optimizer.fixed().copy();
         let settings =
             Settings { ranks: group.ranks, synchronised: true, batch: 2, ..settings(&config) };
-        let losses = gradients(&network, &mut optimizer, &[batch], &settings).unwrap();
+        let mut forecast = Forecast::default();
+        let losses =
+            gradients(&network, &mut optimizer, &mut forecast, &[batch], &settings).unwrap();
         let finite = optimizer.fixed().isfinite().all().int64_value(&[]) == 1;
         assert!(finite && !optimizer.fixed().equal(&before), "statistics of process {rank}");
         losses
