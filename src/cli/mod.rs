@@ -257,8 +257,9 @@ pub struct ScoringArgs {
 /// `detect info`
 #[derive(Debug, Clone, Args)]
 pub struct InfoArgs {
-    /// Backbone, such as nasnet-a-6@4032, or a TOML file of cells [default: the paper's tables]
-    #[arg(value_name = "BACKBONE|FILE.toml")]
+    /// Backbone, such as nasnet-a-6@4032, a TOML file of cells, or a file of weights or a shipped model's name [default: the
+    /// paper's tables]
+    #[arg(value_name = "BACKBONE|FILE")]
     pub backbone: Option<String>,
     /// Input size, S or HxW [default: as published, such as 331 for nasnet-a-6@4032]
     #[arg(long, value_name = "S|HxW", requires = "backbone")]

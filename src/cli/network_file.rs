@@ -16,7 +16,7 @@ use crate::weights::{
 /// shipped model.
 pub(super) fn resolve(weights: &str) -> anyhow::Result<PathBuf> {
     let given = Path::new(weights);
-    if given.exists() || !tf_bundle::files(given).is_empty() {
+    if given.exists() && !model::is_run(given) || !tf_bundle::files(given).is_empty() {
         return Ok(given.to_owned());
     }
     model::resolve(Some(weights)).or_exit(Exit::Weights)

@@ -99,6 +99,11 @@ impl ModelInfo {
     }
 }
 
+/// Whether `path` is the folder of a training run, or another that holds its model.
+pub fn is_run(path: &Path) -> bool {
+    path.join(BEST).is_file()
+}
+
 /// The file that `--weights` means: a path, or the name of a shipped model; without it the default.
 pub fn resolve(weights: Option<&str>) -> Result<PathBuf, WeightsError> {
     let name = weights.unwrap_or(DEFAULT_MODEL);
@@ -111,9 +116,7 @@ pub fn resolve(weights: Option<&str>) -> Result<PathBuf, WeightsError> {
         return Ok(found);
     }
     let reason = match (plain, shipped::names()) {
-        _ if path.join(BEST).is_file() => {
-            format!("is a folder; its model is {}", path.join(BEST).display())
-        }
+        _ if is_run(path) => format!("is a folder; its model is {}", path.join(BEST).display()),
         _ if path.is_dir() => "is a folder, not a model file".into(),
         (true, names) if !names.is_empty() => {
             format!("is neither a file nor a shipped model; shipped are {}", names.join(", "))

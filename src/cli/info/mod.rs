@@ -1,14 +1,15 @@
 //! `detect info`: cells, parameters and multiply-adds of a network, counted as the paper's tables are;
-//! without a name, those tables.
+//! without a name, those tables; of a file of weights, what it holds.
 
+mod file;
 mod table;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::InfoArgs;
+use super::{InfoArgs, network_file};
 use crate::config::OwnBackbone;
 use crate::failure::{Exit, OrExit as _};
 use crate::geometry::{ImageSize, Size};
@@ -41,6 +42,22 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Done);
     };
+    if let Some(path) = weights(text)? {
+        if args.image_size.is_some() || args.classes.is_some() {
+            return crate::fail!(
+                Exit::Usage,
+                "--image-size and --classes are for a network by its name; {} has its own",
+                path.display()
+            );
+        }
+        let held = file::Held::read(path)?;
+        if args.json {
+            writeln!(out, "{:#}", held.json())?;
+        } else {
+            held.print(&mut out)?;
+        }
+        return Ok(Exit::Done);
+    }
     let shown = count(text, args)?;
     if args.json {
         writeln!(out, "{:#}", shown.json())?;
@@ -48,6 +65,19 @@ pub(super) fn run(args: &InfoArgs) -> anyhow::Result<Exit> {
         shown.print(&mut out)?;
     }
     Ok(Exit::Done)
+}
+
+/// The file of weights that `text` means: a path, or the name of a shipped model; `None` where it is a network's.
+fn weights(text: &str) -> anyhow::Result<Option<PathBuf>> {
+    if OwnBackbone::is_file(text) || text.parse::<BackboneName>().is_ok() {
+        return Ok(None);
+    }
+    // What looks like a path can't be a misspelt name of a network.
+    let path = text.contains(['/', '\\', '.']);
+    match network_file::resolve(text) {
+        Err(error) if path => Err(error),
+        found => Ok(found.ok()),
+    }
 }
 
 fn count(text: &str, args: &InfoArgs) -> anyhow::Result<Shown> {
@@ -91,6 +121,16 @@ fn form(form: Form) -> &'static str {
     }
 }
 
+/// Of a network, to be said after something else.
+fn wiring(plan: &Plan) -> &'static str {
+    match (plan.name.form, plan.wiring) {
+        // Nothing follows a reduction cell.
+        (Form::Strided, _) => "",
+        (_, Wiring::Large) => ", large wiring",
+        (_, Wiring::Mobile) => ", mobile wiring",
+    }
+}
+
 impl Shown {
     fn json(&self) -> Value {
         let Self { plan, size, count, .. } = self;
@@ -127,13 +167,7 @@ impl Shown {
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let Self { plan, size, classes, count, .. } = self;
         writeln!(out, "{} at {size}, {classes} classes", plan.name)?;
-        let stem = plan.stem_filters;
-        let wiring = match (plan.name.form, plan.wiring) {
-            // Nothing follows a reduction cell.
-            (Form::Strided, _) => "",
-            (_, Wiring::Large) => ", large wiring",
-            (_, Wiring::Mobile) => ", mobile wiring",
-        };
+        let (stem, wiring) = (plan.stem_filters, wiring(plan));
         writeln!(out, "{} form, stem of {stem} filters{wiring}", form(plan.name.form))?;
         if let Some((file, OwnCells(cells))) = &self.own {
             writeln!(out, "\ncells of {file}")?;
