@@ -123,9 +123,41 @@ fn a_classifier_s_file_is_counted_as_its_network() {
     let with_statistics = "parameters_with_batch_norm_statistics";
     assert_eq!(json[with_statistics], network[with_statistics]);
     let said = printed(&[path]);
-    for words in ["5,289,978", "1000: class 0, ", "class 4, ...", "224x224", "nowhere"] {
+    for words in [
+        "5,289,978",
+        "1000: class 0, ",
+        "class 4, ...",
+        "224x224, whatever the proportions",
+        "nowhere",
+    ] {
         assert!(said.contains(words), "no '{words}' in\n{said}");
     }
+}
+
+/// In a folder that holds the data set of that name, too.
+#[test]
+fn a_shipped_model_s_name_is_not_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("bccd")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_detect"));
+    let output = command.args(["info", "bccd"]).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn texts_of_a_file_can_not_move_the_cursor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("odd.safetensors");
+    let mut contents = Contents::read(&shipped("bccd.safetensors")).unwrap();
+    let text = contents.metadata.get_mut("model").unwrap();
+    let mut model: Value = serde_json::from_str(text).unwrap();
+    model["categories"][0]["name"] = json!("a\u{1b}[2J\nparameters 3");
+    model["trained"]["ap"] = json!(-1.0);
+    *text = model.to_string();
+    contents.write(&path).unwrap();
+    let said = printed(&[path.to_str().unwrap()]);
+    assert!(!said.contains('\u{1b}') && !said.contains("AP"), "{said}");
+    assert_eq!(said.lines().count(), printed(&["bccd"]).lines().count());
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub enum Command {
     Eval(EvalArgs),
     /// Say what images show, with a classifier
     Classify(ClassifyArgs),
-    /// Show a network's cells, parameters and multiply-adds
+    /// Show a network's cells, parameters and multiply-adds, or what a file of weights holds
     Info(InfoArgs),
     /// Turn published weights into a model file
     Import(ImportArgs),

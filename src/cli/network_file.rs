@@ -1,4 +1,4 @@
-//! Files that hold any network: `--weights` of `features` and `bench`.
+//! Files that hold any network: what `info` describes, and `--weights` of `features` and `bench`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,17 @@ use crate::weights::{
 };
 
 /// The file that `weights` means: a path, which may be that of a TensorFlow checkpoint, or the name of a
-/// shipped model.
+/// shipped model, also where a folder is called like it.
 pub(super) fn resolve(weights: &str) -> anyhow::Result<PathBuf> {
     let given = Path::new(weights);
-    if given.exists() && !model::is_run(given) || !tf_bundle::files(given).is_empty() {
+    if given.is_file() || !tf_bundle::files(given).is_empty() {
         return Ok(given.to_owned());
     }
-    model::resolve(Some(weights)).or_exit(Exit::Weights)
+    match model::resolve(Some(weights)) {
+        // Who opens it says which checkpoint is not in it.
+        Err(_) if given.is_dir() && !model::has_best(given) => Ok(given.to_owned()),
+        found => found.or_exit(Exit::Weights),
+    }
 }
 
 /// What the file says of itself, where it is a model file of ours.
@@ -27,6 +31,17 @@ pub(super) fn description(path: &Path) -> Option<BTreeMap<String, String>> {
     let file = SafetensorsFile::open(path).ok()?;
     let format = file.metadata().get("format")?;
     format.starts_with("detect-").then(|| file.metadata().clone())
+}
+
+/// What a model file that holds `contents` is, by its metadata.
+pub(super) fn about(contents: &Contents, path: &Path) -> anyhow::Result<About> {
+    Ok(if classifier::is_classifier(&contents.metadata) {
+        let info = ClassifierInfo::read_from(contents, path).or_exit(Exit::Weights)?;
+        About::Classifier(Box::new(info))
+    } else {
+        let info = ModelInfo::read_from(contents, path).or_exit(Exit::Weights)?;
+        About::Detector(Box::new(info))
+    })
 }
 
 /// The settings in the `pipeline.config` beside `source`, where it is a detector of TensorFlow's.
@@ -47,7 +62,7 @@ pub(super) fn read(
     wiring: Option<Wiring>,
     pooling: Option<Pooling>,
 ) -> anyhow::Result<(Contents, About)> {
-    if let Some(description) = description(path) {
+    if description(path).is_some() {
         if wiring.is_some() || pooling.is_some() {
             return crate::fail!(
                 Exit::Usage,
@@ -56,13 +71,7 @@ pub(super) fn read(
             );
         }
         let contents = Contents::read(path).or_exit(Exit::Weights)?;
-        let about = if classifier::is_classifier(&description) {
-            let info = ClassifierInfo::read_from(&contents, path).or_exit(Exit::Weights)?;
-            About::Classifier(Box::new(info))
-        } else {
-            let info = ModelInfo::read_from(&contents, path).or_exit(Exit::Weights)?;
-            About::Detector(Box::new(info))
-        };
+        let about = about(&contents, path)?;
         return Ok((contents, about));
     }
     let mut source = import::open(path).or_exit(Exit::Weights)?;

@@ -15,9 +15,9 @@ use crate::data::Category;
 /// Value of the key `format` in a model file.
 const FORMAT: &str = "detect-model";
 /// Value of the key `format` in a checkpoint, which holds more than a model and is none.
-const CHECKPOINT: &str = "detect-checkpoint";
+pub const CHECKPOINT: &str = "detect-checkpoint";
 /// The model that a training run writes into its folder.
-const BEST: &str = "best.safetensors";
+pub const BEST: &str = "best.safetensors";
 /// Version of the form of the metadata.
 const VERSION: u32 = 3;
 
@@ -99,9 +99,9 @@ impl ModelInfo {
     }
 }
 
-/// Whether `path` is the folder of a training run, or another that holds its model.
-pub fn is_run(path: &Path) -> bool {
-    path.join(BEST).is_file()
+/// Whether `folder` holds the model of a training run.
+pub fn has_best(folder: &Path) -> bool {
+    folder.join(BEST).is_file()
 }
 
 /// The file that `--weights` means: a path, or the name of a shipped model; without it the default.
@@ -116,7 +116,7 @@ pub fn resolve(weights: Option<&str>) -> Result<PathBuf, WeightsError> {
         return Ok(found);
     }
     let reason = match (plain, shipped::names()) {
-        _ if is_run(path) => format!("is a folder; its model is {}", path.join(BEST).display()),
+        _ if has_best(path) => format!("is a folder; its model is {}", path.join(BEST).display()),
         _ if path.is_dir() => "is a folder, not a model file".into(),
         (true, names) if !names.is_empty() => {
             format!("is neither a file nor a shipped model; shipped are {}", names.join(", "))

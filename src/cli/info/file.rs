@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::{thousands, wiring};
 use crate::cli::network_file;
 use crate::config::{Config, Cut, Head, Resize, Rules};
+use crate::data::classify::CropRule;
 use crate::failure::{Exit, OrExit as _};
+use crate::page::printable;
 use crate::weights::import::About;
 use crate::weights::{
-    ClassifierInfo, Contents, Element, ModelInfo, SafetensorsFile, Source as _, StoredTensor,
-    TensorInfo, classifier,
+    Contents, Element, ModelInfo, SafetensorsFile, Source as _, StoredTensor, TensorInfo,
 };
 
 /// Classes of a classifier that are named; `--json` names all.
@@ -37,14 +38,7 @@ impl Held {
         };
         let file = SafetensorsFile::open(&path).or_exit(Exit::Weights)?;
         let tensors = file.tensors().clone().into_iter().collect();
-        let described = Contents { metadata, ..Contents::default() };
-        let about = if classifier::is_classifier(&described.metadata) {
-            let info = ClassifierInfo::read_from(&described, &path).or_exit(Exit::Weights)?;
-            About::Classifier(Box::new(info))
-        } else {
-            let info = ModelInfo::read_from(&described, &path).or_exit(Exit::Weights)?;
-            About::Detector(Box::new(info))
-        };
+        let about = network_file::about(&Contents { metadata, ..Contents::default() }, &path)?;
         Ok(Self { path, about, tensors })
     }
 
@@ -109,7 +103,14 @@ impl Held {
             About::Detector(info) => detector(out, info)?,
             About::Classifier(info) => {
                 let size = info.preprocessing.image_size;
-                row(out, "input", &format!("{size}, whose middle is seen"))?;
+                let seen = match info.preprocessing.crop {
+                    CropRule::ShortSide(side) => {
+                        format!("the middle {size} of a short side of {side}")
+                    }
+                    CropRule::Central(share) => format!("{size}, the middle {share} of each side"),
+                    CropRule::Squash => format!("{size}, whatever the proportions"),
+                };
+                row(out, "input", &seen)?;
                 row(out, "from", &info.origin)?;
                 let names = &info.classes.names;
                 let shown = names[..names.len().min(SHOWN_CLASSES)].join(", ");
@@ -157,7 +158,9 @@ fn detector(out: &mut dyn Write, info: &ModelInfo) -> io::Result<()> {
     if info.trained.steps > 0 {
         let (steps, images) = (info.trained.steps as u64, info.trained.images as u64);
         let trained = format!("{} steps on {} images", thousands(steps), thousands(images));
-        let ap = info.trained.ap.map_or(String::new(), |ap| format!(", AP {ap:.3} in validation"));
+        // Below 0 where the split had nothing to measure.
+        let ap = info.trained.ap.filter(|&ap| ap >= 0.);
+        let ap = ap.map_or(String::new(), |ap| format!(", AP {ap:.3} in validation"));
         row(out, "trained", &format!("{trained}{ap}, recipe '{name}'"))?;
     }
     let names: Vec<String> = info
@@ -169,5 +172,6 @@ fn detector(out: &mut dyn Write, info: &ModelInfo) -> io::Result<()> {
 }
 
 fn row(out: &mut dyn Write, what: &str, text: &str) -> io::Result<()> {
-    writeln!(out, "{what:<12}{text}")
+    // The texts are whoever's who made the file.
+    writeln!(out, "{what:<12}{}", printable(text))
 }
