@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use tch::{Device, Kind, Tensor};
 
 use crate::nn::Mode;
+use crate::nn::synchronised::{self, Shared};
 use crate::precision::Precision;
 
 /// What was run without keeping what its gradients need, in order.
@@ -28,7 +29,14 @@ struct Step {
 #[derive(Debug)]
 enum From {
     /// To be run again.
-    Stretch { stretch: Stretch, mode: Mode, seed: Option<i64>, precision: Precision },
+    Stretch {
+        stretch: Stretch,
+        mode: Mode,
+        seed: Option<i64>,
+        precision: Precision,
+        /// Whose batches its norms take as one.
+        shared: Shared,
+    },
     /// The ends of a graph that was kept.
     Graph(Vec<Tensor>),
 }
@@ -59,7 +67,8 @@ impl Record {
         let output = tch::no_grad(|| forward(&stretch, mode)).set_requires_grad(true);
         let outputs = vec![output.shallow_clone()];
         let precision = Precision::current(output.device());
-        let from = From::Stretch { stretch, mode, seed, precision };
+        let shared = synchronised::current();
+        let from = From::Stretch { stretch, mode, seed, precision, shared };
         self.0.borrow_mut().push(Step { outputs, from });
         output
     }
@@ -85,10 +94,11 @@ impl Record {
             }
             let again = match from {
                 From::Graph(maps) => maps,
-                From::Stretch { stretch, mode, seed, precision } => {
+                From::Stretch { stretch, mode, seed, precision, shared } => {
                     seed.into_iter().for_each(tch::manual_seed);
                     let device = outputs[0].device();
-                    vec![precision.within(device, || forward(&stretch, mode.again()))]
+                    let again = || precision.within(device, || forward(&stretch, mode.again()));
+                    vec![synchronised::within(shared.group, shared.takes_part, again)]
                 }
             };
             let pairs = again.iter().zip(&gradients);

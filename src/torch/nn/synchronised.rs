@@ -9,11 +9,11 @@ use crate::ranks::Group;
 
 /// Whose batches count as one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shared {
+pub struct Shared {
     /// They.
-    pub(super) group: Group,
+    pub(crate) group: Group,
     /// Whether this one has a batch.
-    pub(super) takes_part: bool,
+    pub(crate) takes_part: bool,
 }
 
 impl Shared {
@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// Who shares the batch that this thread is at.
-pub(super) fn current() -> Shared {
+pub(crate) fn current() -> Shared {
     SHARED.get()
 }
 

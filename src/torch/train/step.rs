@@ -288,11 +288,15 @@ fn of_all(counts: Counts, ranks: &dyn Ranks) -> Counts {
 fn conclude(counts: Counts, [own, images]: [usize; 2], ranks: &dyn Ranks) -> Counts {
     let mut sums = [counts.anchors, counts.regions, own as f64, images as f64];
     ranks.sum_f64(&mut sums);
-    Counts { anchors: sums[0], regions: sums[1] }.times(sums[3] / sums[2].max(1.))
+    let [anchors, regions, own, images] = sums;
+    // Multiplied first: whole numbers stay exact.
+    let of_all = |count: f64| count * images / own.max(1.);
+    Counts { anchors: of_all(anchors), regions: of_all(regions) }
 }
 
-/// Leaves in `fixed` what the processes have on average, of those in which it moved away from `before`: running
-/// statistics of live batch norm. What moved nowhere, such as frozen weights, stays to the bit.
+/// Leaves in `fixed` what the processes have on average, of those in which any of it moved away from `before`: running
+/// statistics of live batch norm. What moved nowhere, such as frozen weights, stays to the bit. (A process of which some
+/// norms saw a batch and others did not, as where no region was offered, counts for all.)
 fn average_statistics(fixed: &mut Tensor, before: &Tensor, ranks: &dyn Ranks) {
     let mut moved = [f64::from(u8::from(!fixed.equal(before)))];
     ranks.sum_f64(&mut moved);

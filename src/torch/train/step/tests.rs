@@ -278,8 +278,21 @@ fn a_process_without_regions_does_not_let_the_others_wait() {
     let _alone = crate::nn::alone();
     let mut config = config(Rules::Tf);
     (config.backbone.norm, config.backbone.tail_norm) = (NormMode::Live, NormMode::Synchronised);
+    // Nothing is drawn: threads, unlike processes, would draw from one generator.
+    (config.rpn.sampled, config.roi.sampled) = (10_000, 10_000);
     // No anchor lies inside of an image of 32 pixels: it offers no region.
     config.anchors.sizes = vec![40.];
+    let gradients = [false, true].map(|recompute| {
+        config.train.recompute = recompute;
+        gradients_beside_nothing(&config)
+    });
+    let norm = |t: &Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+    let far = norm(&(&gradients[0] - &gradients[1])) / norm(&gradients[0]);
+    assert!(far < 1e-6, "cells that are computed again take the same part in the norms: {far}");
+}
+
+/// The gradients that two processes leave, of which one has no region.
+fn gradients_beside_nothing(config: &Config) -> Tensor {
     let small = Size::new(32, 32);
     let nothing = Batch {
         pixels: vec![0.5; 32 * 32 * 3].into(),
@@ -287,9 +300,16 @@ fn a_process_without_regions_does_not_let_the_others_wait() {
         padded: small,
     };
     let group = Threads::group(2);
+    let config = config.clone();
+    let making = std::sync::Mutex::new(());
     let each = move |rank: usize, batch: Batch| {
         let store = VarStore::new(Device::Cpu);
-        let network = FasterRcnn::new(&store.root(), &config, 2);
+        let network = {
+            // The same weights in both: one generator is there for all threads.
+            let _one = making.lock().unwrap();
+            tch::manual_seed(1);
+            FasterRcnn::new(&store.root(), &config, 2)
+        };
         let mut optimizer = Optimizer::new(&store, &config.train);
         let before = optimizer.fixed().copy();
         let settings =
@@ -299,11 +319,15 @@ fn a_process_without_regions_does_not_let_the_others_wait() {
             gradients(&network, &mut optimizer, &mut forecast, &[batch], &settings).unwrap();
         let finite = optimizer.fixed().isfinite().all().int64_value(&[]) == 1;
         assert!(finite && !optimizer.fixed().equal(&before), "statistics of process {rank}");
-        losses
+        (losses, optimizer.gradients().copy())
     };
+    let batches = vec![batch(0..2), nothing];
     let (done, waits) = std::sync::mpsc::channel();
-    std::thread::spawn(move || done.send(group.each(vec![batch(0..2), nothing], each)));
+    std::thread::spawn(move || done.send(group.each(batches, each)));
     let found = waits.recv_timeout(std::time::Duration::from_mins(2)).expect("none waits for ever");
-    assert_eq!(found[0], found[1], "losses are those of all");
-    assert!(found[0][0] > 0., "process 0 has regions");
+    let [(losses, gradients), (other, others)] = found.try_into().expect("two processes");
+    assert_eq!(losses, other, "losses are those of all");
+    assert!(losses[0] > 0., "process 0 has regions");
+    assert!(gradients.equal(&others), "so are gradients");
+    gradients
 }
