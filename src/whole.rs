@@ -12,14 +12,23 @@ pub fn write(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io:
     stage(path, body)?.commit()
 }
 
-/// How the names of temporary files begin and end: a kill leaves them.
-pub const TEMPORARY: [&str; 2] = [".", ".part"];
+/// Names of temporary files are these with so many letters and digits between them.
+const TEMPORARY: ([&str; 2], usize) = ([".", ".part"], 6);
+
+/// Whether a file's name is that of a temporary file, which a kill leaves.
+pub fn is_temporary(name: &str) -> bool {
+    let ([prefix, suffix], random) = TEMPORARY;
+    let between = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+    between.is_some_and(|random_part| {
+        random_part.len() == random && random_part.chars().all(|c| c.is_ascii_alphanumeric())
+    })
+}
 
 /// The first half of [`write()`]: the file lies whole beside `path`, and goes away unless it is committed.
 pub fn stage(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Staged> {
-    let [prefix, suffix] = TEMPORARY;
+    let ([prefix, suffix], random) = TEMPORARY;
     let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix).suffix(suffix);
+    builder.prefix(prefix).suffix(suffix).rand_bytes(random);
     // Temporary files are private; what takes a file's name gets the usual mode.
     #[cfg(unix)]
     {

@@ -212,3 +212,18 @@ fn detections_are_kept_also_where_the_scores_cannot_be_printed() {
         assert!(folder.join("out").join(file).is_file(), "{file}");
     }
 }
+
+#[test]
+fn the_folder_of_a_training_run_is_not_written_into() {
+    let folder = scenes(1);
+    let run = folder.path().join("run");
+    fs::create_dir(&run).unwrap();
+    for name in ["metrics.jsonl", "detections.json"] {
+        fs::write(run.join(name), name).unwrap();
+    }
+    let output = detect(folder.path(), &[&SPLIT[..], &["--out", "run"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("--out run is the folder of a training run"), "{said}");
+    assert_eq!(fs::read_to_string(run.join("detections.json")).unwrap(), "detections.json");
+}

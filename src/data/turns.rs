@@ -129,8 +129,12 @@ impl<T: Send + 'static> Turns<T> {
         let thread = self.next % self.receivers.len();
         let (receiver, desk) = (&self.receivers[thread], &self.desks[thread]);
         let mut told = None;
+        // What the thread is at, and how long that was waited for here: a clock would count the time in which the whole
+        // program was stopped, too.
+        let mut waited = (None, Duration::ZERO);
+        let tick = self.patience.remark.min(Duration::from_secs(1)) / 4;
         let item = loop {
-            match receiver.recv_timeout(self.patience.remark.min(Duration::from_secs(1)) / 4) {
+            match receiver.recv_timeout(tick) {
                 Ok(item) => break Ok(item),
                 Err(RecvTimeoutError::Disconnected) => {
                     break Err(Lost::Ended(desk.at().map(|(item, _)| item)));
@@ -138,7 +142,11 @@ impl<T: Send + 'static> Turns<T> {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let Some((item, since)) = desk.at() else { continue };
-            if since.elapsed() >= self.patience.give_up {
+            if waited.0 != Some((item, since)) {
+                waited = (Some((item, since)), Duration::ZERO);
+            }
+            waited.1 += tick;
+            if waited.1 >= self.patience.give_up {
                 break Err(Lost::Stuck(item));
             }
             if since.elapsed() >= self.patience.remark && told != Some(item) {

@@ -8,6 +8,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Tensor};
 
@@ -54,6 +55,8 @@ pub(crate) fn has_bf16(device: Device) -> bool {
     unsafe { c::detect_has_bf16(index as c_int) != 0 }
 }
 
+static DETERMINISTIC: AtomicBool = AtomicBool::new(false);
+
 /// Has libtorch take kernels alone that give the same bits each time, and refuse what has none. To be called
 /// before the first use of a GPU.
 pub fn set_deterministic() {
@@ -65,6 +68,12 @@ pub fn set_deterministic() {
     }
     // SAFETY: it takes a number and writes settings of the process.
     unsafe { c::detect_set_deterministic(1) }
+    DETERMINISTIC.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`set_deterministic`] was called.
+pub fn is_deterministic() -> bool {
+    DETERMINISTIC.load(Ordering::Relaxed)
 }
 
 /// The sum over all processes of a tensor of each, in float64. Its backward pass sums the gradients over them as well,

@@ -16,7 +16,9 @@ use crate::data::{Dataset, coco, layout};
 use crate::eval::{GroundTruth, Id, Results, Settings, evaluate_with, over_split, submission};
 use crate::failure::{Exit, OrExit as _, with_exit};
 use crate::network::DetectorModel as _;
+use crate::watch::DETECTIONS;
 use crate::watch::progress::Progress;
+use crate::watch::record::RECORD;
 use crate::weights::{ModelInfo, model};
 use crate::whole;
 
@@ -49,6 +51,13 @@ pub(super) fn run<E: Engine>(args: &EvalArgs, split: &str) -> anyhow::Result<Exi
     }
     let dataset = Arc::new(dataset);
     if let Some(out) = &args.out {
+        if out.join(RECORD).exists() {
+            return crate::fail!(
+                Exit::Usage,
+                "--out {} is the folder of a training run, whose {DETECTIONS} would be replaced; choose another one",
+                out.display()
+            );
+        }
         // After all that can be refused, and before the work of hours.
         std::fs::create_dir_all(out)
             .with_context(|| format!("cannot make the folder {}", out.display()))
@@ -87,7 +96,7 @@ pub(super) fn run<E: Engine>(args: &EvalArgs, split: &str) -> anyhow::Result<Exi
     }
     let kept = args.out.as_ref().map(|out| {
         let json = serde_json::to_vec(&run.results).expect("plain structs become JSON");
-        (out.join("detections.json"), json)
+        (out.join(DETECTIONS), json)
     });
     let keep = || match &kept {
         None => Ok(()),

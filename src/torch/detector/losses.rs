@@ -84,12 +84,6 @@ impl Counts {
             box_: weights.box_ * regions,
         }
     }
-
-    /// Both times `factor`.
-    #[must_use]
-    pub fn times(self, factor: f64) -> Self {
-        Self { anchors: self.anchors * factor, regions: self.regions * factor }
-    }
 }
 
 impl std::ops::AddAssign for Counts {

@@ -16,6 +16,8 @@ use std::ops::Deref;
 
 use detect::data::sampling::Share;
 use detect::failure::Exit;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tch::{Device, Tensor};
 
 /// Numbers that are summed at once: 4 MiB of float32. Large enough that a network is busy with bytes and not with
@@ -61,6 +63,19 @@ impl dyn Ranks + '_ {
     pub fn first(&self, bytes: &[u8]) -> Vec<u8> {
         let all = self.gather(bytes);
         self.broadcast(all.into_iter().find(|bytes| !bytes.is_empty()).unwrap_or_default())
+    }
+
+    /// What all processes have, in the order of their ranks, for process 0; nothing for the others.
+    pub fn gathered<T: Serialize + DeserializeOwned>(&self, own: Vec<T>) -> Vec<T> {
+        if self.share().count == 1 {
+            return own;
+        }
+        let bytes = serde_json::to_vec(&own).expect("plain structs become JSON");
+        drop(own);
+        let part = |bytes: Vec<u8>| -> Vec<T> {
+            serde_json::from_slice(&bytes).expect("written by the same program")
+        };
+        self.gather(&bytes).into_iter().flat_map(part).collect()
     }
 
     /// A number of process 0, for all: not one that each works out, where the last bit may hang on the processor.
@@ -169,9 +184,10 @@ pub fn join() -> anyhow::Result<Group> {
 /// How many processes a launcher says that it has started, if more than one.
 #[cfg(not(feature = "mpi"))]
 fn started_with() -> Option<usize> {
-    // Open MPI's, MPICH's and Intel's.
-    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
-    let counts = names.iter().filter_map(|name| std::env::var(name).ok()?.parse().ok());
+    // Open MPI's, MPICH's and Intel's; and Slurm's where it starts processes that find each other by PMIx.
+    let slurm = std::env::var_os("PMIX_RANK").map(|_| "SLURM_STEP_NUM_TASKS");
+    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().chain(slurm);
+    let counts = names.filter_map(|name| std::env::var(name).ok()?.parse().ok());
     counts.max().filter(|&count| count > 1)
 }
 

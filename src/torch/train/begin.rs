@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use detect::config::{Decay, Optimizer as Rule, Train};
 use detect::data::Fingerprint;
 use detect::failure::{Exit, OrExit as _};
+use detect::watch::record::RECORD;
 use detect::weights::Contents;
 
 use super::checkpoint::{self, Computing, State, only};
@@ -16,7 +17,7 @@ use super::profiler::Profiler;
 use super::step::Forecast;
 use super::{Network, Setup, Trainer, freeze, init, seed_of};
 use crate::precision::Precision;
-use crate::weights;
+use crate::{shim, weights};
 
 impl Trainer {
     /// Starts a run, from `init`'s weights where there are any.
@@ -66,6 +67,7 @@ impl Trainer {
         }
         trainer.follow_lead();
         trainer.room_for_checkpoints()?;
+        trainer.open_record()?;
         // From here on there is something to go on from, whatever happens.
         trainer.save()?;
         Ok(trainer)
@@ -83,10 +85,18 @@ impl Trainer {
             [Some(&setup.train), setup.val.as_ref()].map(|data| data.map(|d| Fingerprint::of(d)));
         let run = setup.run.clone();
         state.total = setup.total_steps();
-        // A run that goes on to no more steps than it has made has an end like any other.
-        let unkept = setup.ranks.leads() && !run.join(checkpoint::BEST).exists();
-        if state.step >= state.total && setup.ranks.any(unkept) {
-            state.evaluation_due = true;
+        let best = run.join(checkpoint::BEST);
+        let unkept = setup.ranks.leads() && !best.exists();
+        if setup.ranks.any(unkept) {
+            if state.best.is_some() {
+                tracing::warn!(
+                    "{} is gone: the next evaluation makes another one, whatever its score",
+                    best.display()
+                );
+            }
+            (state.best, state.stale) = (None, 0);
+            // A run that goes on to no more steps than it has made has an end like any other.
+            state.evaluation_due |= state.step >= state.total;
         }
         let other_measure = state.config.train.best_by != setup.config.train.best_by;
         let other_val =
@@ -99,7 +109,7 @@ impl Trainer {
         state.data.clone_from(&setup.train.root);
         (state.split, state.val) = (split, val);
         let before = state.computing.take();
-        let trainer = Self::build(setup, state)?;
+        let mut trainer = Self::build(setup, state)?;
         if let (Some(before), Some(now)) = (before, &trainer.state.computing) {
             let differences = before.differences(now);
             if !differences.is_empty() {
@@ -121,7 +131,26 @@ impl Trainer {
         if trainer.leads() && path == run.join(checkpoint::PREVIOUS) {
             checkpoint::set_aside(&run).or_exit(Exit::Output)?;
         }
+        trainer.open_record()?;
         Ok(trainer)
+    }
+
+    /// Opens the record and says there what begins: after all that may refuse the run, which is then what it was.
+    fn open_record(&mut self) -> anyhow::Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
+        let open = || {
+            let record = self.setup.run.join(RECORD);
+            let mut metrics = Metrics::open(&record, self.state.step, !self.state.evaluation_due)?;
+            metrics.write(&log::start_line(&self.setup, &self.state))?;
+            Ok::<_, std::io::Error>(metrics)
+        };
+        let metrics = open()
+            .with_context(|| format!("cannot write into {}", self.setup.run.display()))
+            .or_exit(Exit::Output)?;
+        self.metrics = Some(metrics);
+        Ok(())
     }
 
     /// Takes over the weights and the optimizer's state of process 0: with others, each process would train a network of
@@ -151,6 +180,7 @@ impl Trainer {
             threads: if gpu { 0 } else { tch::get_num_threads() as usize },
             processes: setup.ranks.share().count,
             libtorch: env!("DETECT_LIBTORCH_VERSION").into(),
+            deterministic: gpu && shim::is_deterministic(),
         });
         let classes = state.categories.len();
         tch::manual_seed(seed_of(setup.config.train.seed, usize::MAX));
@@ -162,16 +192,6 @@ impl Trainer {
             let flat = optimizer.layout().gather(&network.store);
             (network, flat)
         });
-        let open = || {
-            let record = setup.run.join("metrics.jsonl");
-            let mut metrics = Metrics::open(&record, state.step, !state.evaluation_due)?;
-            metrics.write(&log::start_line(&setup, &state))?;
-            Ok::<_, std::io::Error>(metrics)
-        };
-        let metrics = setup.ranks.leads().then(open).transpose();
-        let metrics = metrics
-            .with_context(|| format!("cannot write into {}", setup.run.display()))
-            .or_exit(Exit::Output)?;
         let (epochs, latest, profiler) = (setup.epochs(), Latest::default(), Profiler::of(0));
         Ok(Self {
             setup,
@@ -181,7 +201,7 @@ impl Trainer {
             average,
             optimizer,
             forecast: Forecast::default(),
-            metrics,
+            metrics: None,
             latest,
             config_due: true,
             precision,

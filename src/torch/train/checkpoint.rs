@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use detect::config::{Config, upgrade};
 use detect::data::{Category, Fingerprint};
 use detect::failure::Exit;
-use detect::weights::model::Trained;
+pub use detect::weights::model::BEST;
+use detect::weights::model::{CHECKPOINT as FORMAT, Trained};
 use detect::weights::{Contents, ModelInfo, WeightsError};
 use detect::whole;
 use serde::{Deserialize, Serialize};
@@ -23,10 +24,6 @@ use super::seal;
 pub const LAST: &str = "last.safetensors";
 /// The one before it.
 pub const PREVIOUS: &str = "prev.safetensors";
-/// The best model so far: a model file.
-pub const BEST: &str = "best.safetensors";
-
-const FORMAT: &str = "detect-checkpoint";
 /// Version of the form of the state; the first one wrote none.
 const VERSION: &str = "3";
 
@@ -138,6 +135,9 @@ pub struct Computing {
     pub processes: usize,
     /// Version of libtorch.
     pub libtorch: String,
+    /// Whether a GPU takes only kernels that give the same bits each time; a CPU has no others, and this is false.
+    #[serde(default)]
+    pub deterministic: bool,
 }
 
 impl Computing {
@@ -149,6 +149,7 @@ impl Computing {
             ("threads", self.threads.to_string(), new.threads.to_string()),
             ("processes", self.processes.to_string(), new.processes.to_string()),
             ("libtorch", self.libtorch.clone(), new.libtorch.clone()),
+            ("--deterministic", self.deterministic.to_string(), new.deterministic.to_string()),
         ];
         let differs = |(what, a, b): &(_, _, _)| (a != b).then(|| format!("{what}: {a} -> {b}"));
         pairs.iter().filter_map(differs).collect()
@@ -197,10 +198,9 @@ pub fn save_through(
 
 /// Removes what a kill has left of files that were being written.
 pub fn sweep(run: &Path) {
-    let [begin, end] = whole::TEMPORARY;
+    // The latter are what the first versions wrote.
     let left = |name: &str| {
-        name.starts_with(begin) && name.ends_with(end)
-            || ["next.safetensors.part", "metrics.jsonl.part"].contains(&name)
+        whole::is_temporary(name) || ["next.safetensors.part", "metrics.jsonl.part"].contains(&name)
     };
     let files = fs::read_dir(run).into_iter().flatten().flatten();
     for file in files.filter(|file| file.file_name().to_str().is_some_and(left)) {

@@ -8,13 +8,10 @@ use detect::data::Dataset;
 use detect::eval::{Evaluation, ResultEntry};
 use detect::failure::{Exit, OrExit as _, with_exit};
 use detect::weights::{Contents, ModelInfo, model::Trained};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::stop::Stop;
 use super::{Network, Trainer, checkpoint, log};
-use crate::ranks::Ranks;
 use crate::{evaluate, weights};
 
 impl Trainer {
@@ -36,6 +33,10 @@ impl Trainer {
             self.state.evaluation_due = false;
             return Ok(None);
         };
+        if self.setup.ranks.share().count > 1 {
+            // A signal is shared only when each has made its part of what may take long: what was learned is saved before.
+            self.save()?;
+        }
         let train = &self.setup.config.train;
         let started = Instant::now();
         let reading = evaluate::Reading {
@@ -68,11 +69,11 @@ impl Trainer {
             return Ok(None);
         }
         let failed: Vec<String> = run.failed.iter().map(ToString::to_string).collect();
-        let failed = gathered(failed, &*ranks);
+        let failed = ranks.gathered(failed);
         for error in &failed {
             tracing::warn!("{error}; it counts as an image without detections");
         }
-        run.results = in_order(gathered(run.results, &*ranks), &val);
+        run.results = in_order(ranks.gathered(run.results), &val);
         if !ranks.leads() {
             let score = ranks.broadcast(Vec::new());
             let score = score.try_into().map_or(f64::NAN, f64::from_le_bytes);
@@ -104,7 +105,7 @@ impl Trainer {
             );
         }
         if score < 0. || self.is_best(score) {
-            self.keep(Some(ap))?;
+            self.keep(Some(ap).filter(|&ap| ap >= 0.))?;
         }
         ranks.broadcast(score.to_le_bytes().to_vec());
         self.judge(score);
@@ -149,20 +150,6 @@ impl Trainer {
         self.check_finite(&contents)?;
         contents.write(&self.setup.run.join(checkpoint::BEST)).or_exit(Exit::Output)
     }
-}
-
-/// What all processes have found, for process 0.
-fn gathered<T: Serialize + DeserializeOwned>(own: Vec<T>, ranks: &dyn Ranks) -> Vec<T> {
-    if ranks.share().count == 1 {
-        return own;
-    }
-    let bytes = serde_json::to_vec(&own).expect("plain structs become JSON");
-    drop(own);
-    let parts = ranks.gather(&bytes);
-    let part = |bytes: Vec<u8>| -> Vec<T> {
-        serde_json::from_slice(&bytes).expect("written by the same program")
-    };
-    parts.into_iter().flat_map(part).collect()
 }
 
 /// Results image by image as `val` has them: as one process gives them.

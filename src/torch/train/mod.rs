@@ -283,6 +283,9 @@ impl Trainer {
             return Ok((values, norm, lr));
         }
         if !norm.is_finite() {
+            // It is the sum over all: any process's image may be why.
+            let image_ids = std::mem::take(&mut self.latest.image_ids);
+            self.latest.image_ids = self.setup.ranks.gathered(image_ids);
             self.not_finite("the gradient", statistics.as_ref())?;
             return Ok((values, norm, lr));
         }

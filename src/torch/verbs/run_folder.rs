@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use detect::fail;
 use detect::failure::{Exit, OrExit as _};
-use detect::watch::record;
+use detect::watch::{self, record};
 
 use crate::train::{CONFIG, checkpoint};
 
@@ -37,11 +37,13 @@ fn check_free(run: &Path) -> anyhow::Result<()> {
             run.display()
         );
     }
-    // Of a run whose checkpoints were deleted: it would be cut and replaced.
-    if let Some(left) = first(&[checkpoint::BEST, record::RECORD]) {
+    // Of a run whose checkpoints were deleted, or of `detect eval --out`: it would be cut or replaced.
+    if let Some(left) =
+        first(&[checkpoint::BEST, record::RECORD, watch::DETECTIONS, watch::EVALUATION])
+    {
         return fail!(
             Exit::Usage,
-            "{} holds {left} of another run; move it away, or choose another folder",
+            "{} holds {left} of another run or of an evaluation; move it away, or choose another folder",
             run.display()
         );
     }

@@ -160,6 +160,34 @@ fn without_a_score_the_newest_weights_are_kept() {
 }
 
 #[test]
+fn a_best_model_that_is_gone_is_made_again() {
+    let bench = Bench::new(4, 1);
+    said(&bench.train("run", &["--steps", "2"]).output().unwrap(), 0);
+    let score = bench.state("run").best.map(|(score, _)| score);
+    assert!(score.is_some_and(|score| score >= 0.), "{score:?}");
+    let best = bench.run("run").join(BEST);
+    let model = fs::read(&best).unwrap();
+    fs::remove_file(&best).unwrap();
+    let told = said(&bench.resume("run", &[]).output().unwrap(), 0);
+    assert!(told.contains("best.safetensors is gone"), "{told}");
+    assert!(fs::read(&best).unwrap() == model, "the same network, scored again");
+    assert_eq!(bench.state("run").best, score.map(|score| (score, 2)));
+}
+
+#[test]
+fn a_run_that_is_refused_keeps_its_record() {
+    let bench = Bench::new(4, 1);
+    said(&bench.train("run", &["--steps", "2"]).output().unwrap(), 0);
+    let record = || fs::read(bench.run("run").join("metrics.jsonl")).unwrap();
+    let before = record();
+    // A network that the checkpoint does not fit.
+    let flags = ["--override-resume", "--steps", "4", "--set", "backbone.name=nasnet-a-1@192"];
+    let told = said(&bench.resume("run", &flags).output().unwrap(), 4);
+    assert!(told.contains("last.safetensors"), "{told}");
+    assert!(record() == before);
+}
+
+#[test]
 fn splits_have_to_mean_the_same_by_a_category() {
     let bench = Bench::new(4, 1);
     annotations(&bench, "val", |set| {
@@ -178,6 +206,15 @@ fn splits_have_to_mean_the_same_by_a_category() {
 #[test]
 fn what_another_run_left_is_not_touched() {
     let bench = Bench::new(4, 1);
+    // Of an evaluation alone.
+    for name in ["detections.json", "evaluation.json"] {
+        let run = bench.run(name);
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join(name), name).unwrap();
+        let told = said(&bench.train(name, &["--steps", "1"]).output().unwrap(), 2);
+        assert!(told.contains("or of an evaluation"), "{told}");
+        assert_eq!(fs::read_to_string(run.join(name)).unwrap(), name);
+    }
     let run = bench.run("run");
     fs::create_dir(&run).unwrap();
     for name in [BEST, "metrics.jsonl", "events.out.tfevents.1.detect"] {

@@ -90,6 +90,22 @@ fn a_kill_at_any_time_leaves_a_checkpoint() {
 }
 
 #[test]
+fn what_others_keep_under_such_names_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let others = [".notes.part", "a.part", ".abc-12.part", ".abcdef.part.txt"];
+    for name in [".aB3dEf.part", "metrics.jsonl.part"].iter().chain(&others) {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    checkpoint::sweep(dir.path());
+    let mut left: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    let mut others = others.map(std::ffi::OsString::from);
+    others.sort();
+    assert_eq!(left, others);
+}
+
+#[test]
 fn flipped_bytes_and_cuts_are_all_found() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path();
