@@ -195,7 +195,7 @@ fn suppress(boxes: &[Box2], order: &[usize], threshold: f64) -> Vec<usize> {
 }
 
 /// The largest f32 that is not above `x`.
-fn largest_f32_at_most(x: f64) -> f32 {
+pub fn largest_f32_at_most(x: f64) -> f32 {
     let near = x as f32;
     if f64::from(near) > x { near.next_down() } else { near }
 }

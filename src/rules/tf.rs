@@ -5,7 +5,7 @@ use crate::geometry::{Box2, Detection, Label, Size};
 use crate::nms::first_apart;
 
 /// Proposals need a higher score.
-const PROPOSAL_FLOOR: f32 = 0.;
+pub const PROPOSAL_FLOOR: f32 = 0.;
 
 /// Which of the decoded `boxes` of an image of `size` become proposals, best first: NMS runs over all of them as
 /// they are and picks at most `most`; of what is picked those go of which clipping leaves nothing. The caller

@@ -5,7 +5,7 @@ use crate::geometry::{Box2, Detection, Label, Size};
 use crate::nms::{batched_nms, nms};
 
 /// Proposals narrower or lower than this are dropped, in pixels of the network's input.
-const SMALLEST_PROPOSAL: f32 = 1e-3;
+pub const SMALLEST_PROPOSAL: f32 = 1e-3;
 
 /// Detections narrower or lower than this are dropped, in pixels of the network's input.
 const SMALLEST_DETECTION: f32 = 1e-2;

@@ -1,9 +1,10 @@
 // What tch does not pass on of libtorch: the precision that operations choose by themselves (autocast), determinism,
-// and operations with a backward pass of one's own. shim.rs declares and explains these functions; none of them throws,
+// pinned memory, which operations run, and operations with a backward pass of one's own. shim.rs declares and explains these functions; none of them throws,
 // so that no C++ exception can reach Rust.
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/record_function.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -34,6 +35,16 @@ struct Summed : torch::autograd::Function<Summed> {
     return {summed(gradients[0], sum, group), at::Tensor(), at::Tensor()};
   }
 };
+
+// Who is told the names of the operations that this thread runs.
+using Name = void (*)(void *to, const char *name);
+thread_local Name told = nullptr;
+thread_local void *told_to = nullptr;
+
+std::unique_ptr<at::ObserverContext> tell(const at::RecordFunction &operation) {
+  if (told != nullptr) told(told_to, operation.name());
+  return nullptr;
+}
 } // namespace
 
 extern "C" {
@@ -71,6 +82,28 @@ void detect_set_deterministic(int on) {
   context.setDeterministicFillUninitializedMemory(false);
   context.setDeterministicCuDNN(on != 0);
   if (on != 0) context.setBenchmarkCuDNN(false);
+}
+
+// A copy in memory that a GPU reads by itself, which the caller owns; null where there is none.
+void *detect_pinned(const void *xs) {
+  try {
+    return new at::Tensor(static_cast<const at::Tensor *>(xs)->pin_memory());
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// Calls `name` with the name of each operation that this thread runs, until `detect_observed` is called with what this
+// gives.
+uint64_t detect_observe(Name name, void *to) {
+  told = name;
+  told_to = to;
+  return at::addThreadLocalCallback(at::RecordFunctionCallback(tell).scopes({at::RecordScope::FUNCTION}));
+}
+
+void detect_observed(uint64_t handle) {
+  at::removeCallback(handle);
+  told = nullptr;
 }
 
 // A tensor that the caller owns; null where it could not be made.

@@ -1,4 +1,5 @@
-//! What tch has no function for: autocast's precision, determinism, and an operation with a backward pass of its own.
+//! What tch has no function for: autocast's precision, determinism, pinned memory, which operations run, and an operation
+//! with a backward pass of its own.
 //! The C++ side is `shim.cpp`.
 
 #![expect(
@@ -24,11 +25,21 @@ mod c {
         pub(super) fn detect_set_autocast(cuda: c_int, precision: c_int);
         pub(super) fn detect_has_bf16(index: c_int) -> c_int;
         pub(super) fn detect_set_deterministic(on: c_int);
+        pub(super) fn detect_pinned(xs: *const c_void) -> *mut c_void;
         pub(super) fn detect_summed(
             xs: *const c_void,
             sum: Sum,
             group: *const c_void,
         ) -> *mut c_void;
+    }
+
+    #[cfg(test)]
+    unsafe extern "C" {
+        pub(super) fn detect_observe(
+            name: extern "C" fn(*mut c_void, *const std::ffi::c_char),
+            to: *mut c_void,
+        ) -> u64;
+        pub(super) fn detect_observed(handle: u64);
     }
 }
 
@@ -74,6 +85,35 @@ pub fn set_deterministic() {
 /// Whether [`set_deterministic`] was called.
 pub fn is_deterministic() -> bool {
     DETERMINISTIC.load(Ordering::Relaxed)
+}
+
+/// A copy of a tensor on the CPU in memory from which a GPU reads by itself, while the program goes on; none where there
+/// is no such memory.
+pub(crate) fn pinned(xs: &Tensor) -> Option<Tensor> {
+    // SAFETY: `xs` is a tensor of libtorch's, which the function reads and keeps nothing of. What is thrown is caught.
+    let made = unsafe { c::detect_pinned(xs.as_ptr().cast()) };
+    // SAFETY: a tensor that the function has made for whoever calls it.
+    (!made.is_null()).then(|| unsafe { Tensor::from_ptr(made.cast()) })
+}
+
+/// The names of libtorch's operations that `f` runs in this thread, such as `aten::add`.
+#[cfg(test)]
+pub(crate) fn operations_of<T>(f: impl FnOnce() -> T) -> (T, Vec<String>) {
+    use std::ffi::{CStr, c_char};
+
+    extern "C" fn name(to: *mut c_void, name: *const c_char) {
+        // SAFETY: the list that `operations_of` has passed on, which nobody else reads meanwhile, and a string of
+        // libtorch's that ends in 0.
+        let (names, name) = unsafe { (&mut *to.cast::<Vec<String>>(), CStr::from_ptr(name)) };
+        names.push(name.to_string_lossy().into_owned());
+    }
+    let mut names: Vec<String> = Vec::new();
+    let to = std::ptr::from_mut(&mut names).cast();
+    // SAFETY: `names` outlives what is called until `detect_observed`; a panic of `f` waits for that.
+    let (handle, ran) = unsafe { (c::detect_observe(name, to), catch_unwind(AssertUnwindSafe(f))) };
+    // SAFETY: a handle that was just made.
+    unsafe { c::detect_observed(handle) };
+    (ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), names)
 }
 
 /// The sum over all processes of a tensor of each, in float64. Its backward pass sums the gradients over them as well,

@@ -12,17 +12,17 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{
-    Golden, alone, assert_close, assert_exact, device, json, oracle, torchvision_detector,
+    Golden, alone, assert_close, assert_exact, device, json, oracle, settled, torchvision_detector,
 };
 use detect::config::{self, Clip, Config, Decay, LossWeights, WeightDecay};
 use detect::geometry::{Box2, Detection, Label, Size};
 use detect::rules::to_original;
 use detect::weights::Contents;
 use detect_torch::backbone::{Backbone, CutSpec};
-use detect_torch::detector::assign::{Draws, sample};
+use detect_torch::detector::assign::{Draws, Quota, sample};
 use detect_torch::detector::coder::{Coder, Coding as _};
 use detect_torch::detector::roi::{RoiHead, RoiOutput, Sampled};
-use detect_torch::detector::rpn::{Rpn, RpnOutput};
+use detect_torch::detector::rpn::{Proposals, Rpn, RpnOutput};
 use detect_torch::detector::torchvision::{self, LAYERS, roi, select};
 use detect_torch::detector::{FasterRcnn, Images, Losses, Truth, boxes};
 use detect_torch::nn::{Init, Linear, Mode};
@@ -169,7 +169,7 @@ fn rpn_output(golden: &Golden) -> RpnOutput {
     RpnOutput {
         objectness: golden.get("rpn.objectness_flat").unsqueeze(2),
         deltas,
-        anchors: golden.get("rpn.anchors").shallow_clone(),
+        anchors: golden.get("rpn.anchors").to_device(Device::Cpu),
     }
 }
 
@@ -201,7 +201,7 @@ fn check_shared_stages(case: &Case, golden: &Golden, mode: Mode) {
         let padded = images(golden).padded();
         let (grid, pixels) =
             ([map.size()[2], map.size()[3]], [padded.height as i64, padded.width as i64]);
-        let anchors = torchvision::anchors::of_map(&case.config.anchors, grid, pixels, device());
+        let anchors = torchvision::anchors::of_map(&case.config.anchors, grid, pixels);
         assert_close(&what("anchors"), golden.get("rpn.anchors"), &anchors, 0.);
         let flat = rpn.predict(map, anchors).objectness.squeeze_dim(2);
         assert_close(&what("flat"), golden.get("rpn.objectness_flat"), &flat, LIMIT);
@@ -221,6 +221,16 @@ fn check_shared_stages(case: &Case, golden: &Golden, mode: Mode) {
             let get = |name: &str| golden.get(&format!("rpn.{name}.{i}"));
             assert_close(&what("proposals"), get("proposals"), &found.boxes, LIMIT);
             assert_close(&what("scores"), get("proposal_scores"), &found.scores, LIMIT);
+        }
+        if mode.is_train() {
+            let ahead =
+                torchvision::rpn::proposals_ahead(&case.config.rpn, &output, &sizes(golden));
+            for (i, found) in ahead.iter().enumerate() {
+                let get = |name: &str| golden.get(&format!("rpn.{name}.{i}"));
+                let [boxes, scores] = settled(found);
+                assert_close(&what("proposals ahead"), get("proposals"), &boxes, LIMIT);
+                assert_close(&what("scores ahead"), get("proposal_scores"), &scores, LIMIT);
+            }
         }
         // What torchvision infers from the first batch is the stride that we know.
         assert_eq!(inferred_scale(map, &sizes(golden)), 1. / 16.);
@@ -295,8 +305,8 @@ fn targets_and_samples_are_torchvision_s() {
             let settings = &case.config.rpn;
             let (labels, matched) = torchvision::rpn::assign(settings, anchors, gt);
             assert_close("rpn labels", get("label"), &labels, 0.);
-            let (positive, negative) =
-                sample(&labels, settings.sampled, settings.positive_fraction);
+            let quota = Quota::new(settings.sampled, settings.positive_fraction);
+            let (positive, negative) = sample(&labels, quota);
             assert_exact("rpn positives", get("sampled_pos"), &positive);
             assert_exact("rpn negatives", get("sampled_neg"), &negative);
             if gt.size()[0] > 0 {
@@ -309,8 +319,12 @@ fn targets_and_samples_are_torchvision_s() {
             }
         }
         let proposals = per_image(&golden, "rpn.proposals");
-        let sampled =
-            roi::sample_regions(&case.config.roi, &proposals, &gt_boxes, &gt_labels, Draws::GoOn);
+        let scores = per_image(&golden, "rpn.proposal_scores");
+        let proposal = |(boxes, scores)| Proposals { boxes, scores, unread: None };
+        let proposals: Vec<_> = proposals.into_iter().zip(scores).map(proposal).collect();
+        let (settings, most) = (&case.config.roi, case.config.rpn.post_nms_train);
+        let (sampled, _) =
+            roi::sample_regions(settings, most, &proposals, &gt_boxes, &gt_labels, Draws::GoOn);
         for (i, found) in sampled.iter().enumerate() {
             let get = |name: &str| golden.get(&format!("roi.{name}.{i}"));
             let expected =
@@ -337,12 +351,9 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
         let golden = case.golden("train");
         let gt_boxes = per_image(&golden, "target_resized.boxes");
         seed_past_the_resize(case.seed(), gt_boxes.len());
-        let (objectness, box_reg, _) = torchvision::rpn::losses(
-            &case.config.rpn,
-            &rpn_output(&golden),
-            &gt_boxes,
-            Draws::GoOn,
-        );
+        let here: Vec<Tensor> = gt_boxes.iter().map(|boxes| boxes.to_device(Device::Cpu)).collect();
+        let (objectness, box_reg, _) =
+            torchvision::rpn::losses(&case.config.rpn, &rpn_output(&golden), &here, Draws::GoOn);
         assert_close("objectness", golden.get("loss.loss_objectness"), &objectness, LIMIT);
         assert_close("rpn box", golden.get("loss.loss_rpn_box_reg"), &box_reg, LIMIT);
         let output = RoiOutput {
@@ -358,7 +369,6 @@ fn losses_from_the_golden_predictions_are_torchvision_s() {
                     indices: labels.shallow_clone(),
                     boxes: get("boxes"),
                     targets: get("reg_target"),
-                    positive: labels.gt(0).nonzero().squeeze_dim(1),
                     labels,
                 }
             })

@@ -18,7 +18,7 @@ use detect::config::{Anchors, Pooling};
 use detect::geometry::Size;
 use detect::nms;
 use detect::rules::torchvision::is_large;
-use detect_torch::detector::assign::{Thresholds, match_regions, sample};
+use detect_torch::detector::assign::{Quota, Thresholds, match_regions, sample};
 use detect_torch::detector::coder::{Coder, Coding as _};
 use detect_torch::detector::crop::{CropAndResize, Interpolation, RoiAlign, RoiPool};
 use detect_torch::detector::torchvision::rpn::{SMOOTH_L1_BETA, rescue_best};
@@ -130,7 +130,7 @@ fn anchors_are_torchvision_s() {
             let cell = anchors::of_cell(&section);
             assert_close(case, golden.get(&format!("{case}.cell.{level}")), &cell, 0.);
             let grid = pair(&arguments["feature_hw"][level]);
-            all.push(anchors::of_map(&section, grid, padded, Device::Cpu));
+            all.push(anchors::of_map(&section, grid, padded));
         }
         assert_close(case, golden.get(&format!("{case}.anchors")), &Tensor::cat(&all, 0), 0.);
     }
@@ -146,7 +146,8 @@ fn matching_and_sampling_are_torchvision_s() {
         if let Some(count) = arguments["batch"].as_u64() {
             tch::manual_seed(arguments["torch_manual_seed"].as_i64().unwrap());
             let fraction = number("positive_fraction");
-            let (positive, negative) = sample(get("labels"), count as usize, fraction);
+            let quota = Quota::new(count as usize, fraction);
+            let (positive, negative) = sample(get("labels"), quota);
             assert_exact(case, get("pos"), &positive);
             assert_exact(case, get("neg"), &negative);
         } else {

@@ -44,7 +44,7 @@ proptest! {
     #[test]
     fn every_truth_gets_an_anchor(truth in prop::collection::vec(a_box(2.), 1..6)) {
         let section = Anchors { sizes: vec![32., 96., 256.], ratios: vec![0.5, 1., 2.] };
-        let grid = anchors::of_map(&section, [50, 50], [800, 800], Device::Cpu);
+        let grid = anchors::of_map(&section, [50, 50], [800, 800]);
         prop_assert_eq!(grid.size(), [50 * 50 * 9, 4]);
         let iou = boxes::iou(&boxes::to_tensor(&truth), &grid);
         let matches = match_regions(&iou, Thresholds { positive: 0.7, negative: 0.3 });

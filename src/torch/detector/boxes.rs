@@ -3,6 +3,8 @@
 use detect::geometry::{Box2, Label, Size};
 use tch::{Device, Kind, Tensor};
 
+use crate::shim;
+
 /// `[N, 4]` on the CPU.
 pub fn to_tensor(boxes: &[Box2]) -> Tensor {
     let flat: Vec<f32> = boxes.iter().flat_map(|b| [b.x1, b.y1, b.x2, b.y2]).collect();
@@ -15,10 +17,11 @@ pub fn labels_to_tensor(labels: &[Label]) -> Tensor {
     Tensor::from_slice(&flat)
 }
 
-/// `xs` on `device`. A GPU is not waited for: the numbers are taken at once, and arrive before whatever is asked
-/// of it next.
+/// `xs`, which is on the CPU or there already, on `device`. A GPU is not waited for: the numbers are taken at once, into
+/// memory that it reads by itself, and arrive before whatever is asked of it next.
 pub fn upload(xs: &Tensor, device: Device) -> Tensor {
-    xs.to_device_(device, xs.kind(), true, false)
+    let pinned = (device.is_cuda() && xs.device() == Device::Cpu).then(|| shim::pinned(xs));
+    pinned.flatten().as_ref().unwrap_or(xs).to_device_(device, xs.kind(), true, false)
 }
 
 /// `[N]` int64 on `device`: what `nms` kept, for `index_select`.
@@ -45,14 +48,14 @@ pub fn to_vec(xs: &Tensor) -> Vec<f32> {
 }
 
 /// Boxes around the origin `[A, 4]` moved to every cell of a `grid` (height, width) of `step` pixels:
-/// `[H * W * A, 4]` on `device`.
-pub fn at_cells(boxes: &Tensor, grid: [i64; 2], step: [i64; 2], device: Device) -> Tensor {
+/// `[H * W * A, 4]`, both on the CPU.
+pub fn at_cells(boxes: &Tensor, grid: [i64; 2], step: [i64; 2]) -> Tensor {
     let [ys, xs] =
-        [0, 1].map(|axis| Tensor::arange(grid[axis], (Kind::Float, device)) * step[axis]);
+        [0, 1].map(|axis| Tensor::arange(grid[axis], (Kind::Float, Device::Cpu)) * step[axis]);
     let grids = Tensor::meshgrid_indexing(&[&ys, &xs], "ij");
     let (ys, xs) = (grids[0].reshape([-1]), grids[1].reshape([-1]));
     let shift = Tensor::stack(&[&xs, &ys, &xs, &ys], 1); // [H * W, 4]
-    (shift.unsqueeze(1) + upload(boxes, device).unsqueeze(0)).reshape([-1, 4])
+    (shift.unsqueeze(1) + boxes.unsqueeze(0)).reshape([-1, 4])
 }
 
 /// IoU of each pair, by torchvision's float expression, which its matcher compares for equality.

@@ -4,8 +4,9 @@ use std::fmt::Debug;
 
 use detect::config::{Config, Rules};
 use detect::geometry::{Detection, Size};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
+use super::ahead::Held;
 use super::assign::Draws;
 use super::roi::{RoiOutput, Sampled};
 use super::rpn::{Proposals, RpnOutput};
@@ -33,17 +34,20 @@ pub trait Family: Debug + Send {
     fn layers(&self) -> Layers;
 
     /// The anchors of a map of `grid` (height, width) cells over an input of `padded` pixels, as the
-    /// network's outputs count them: `[H * W * A, 4]`.
-    fn anchors(&self, grid: [i64; 2], padded: Size, device: Device) -> Tensor;
+    /// network's outputs count them: `[H * W * A, 4]`, on the CPU.
+    fn anchors(&self, grid: [i64; 2], padded: Size) -> Tensor;
 
     /// What becomes of anchors that cross the border of the input, and of what is said of them.
     fn at_border(&self, output: RpnOutput, padded: Size, mode: Mode) -> RpnOutput;
 
-    /// The best regions of each image.
+    /// The best regions of each image. Waits for the device.
     fn proposals(&self, output: &RpnOutput, sizes: &[Size], mode: Mode) -> Vec<Proposals>;
 
+    /// The same in training without waiting, as many of each image as there can be; of at least one anchor.
+    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Vec<Proposals>;
+
     /// Losses of objectness and of boxes over anchors that are sampled in each image, and the number of
-    /// things that both are means over.
+    /// things that both are means over. Truths `[G, 4]` are on the CPU.
     fn rpn_losses(
         &self,
         output: &RpnOutput,
@@ -51,15 +55,15 @@ pub trait Family: Debug + Send {
         draws: Draws<'_>,
     ) -> (Tensor, Tensor, usize);
 
-    /// Draws the regions of each image that learn, from its proposals `[R, 4]` and its truths `[G, 4]` and
-    /// `[G]`.
+    /// Draws the regions of each image that learn, from its proposals and its truths `[G, 4]` and `[G]`. Waits for the
+    /// device unless the proposals are unread.
     fn sample(
         &self,
-        proposals: &[Tensor],
+        proposals: &[Proposals],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],
         draws: Draws<'_>,
-    ) -> Vec<Sampled>;
+    ) -> (Vec<Sampled>, Held);
 
     /// Losses of classes and of boxes over the sampled regions.
     fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor);

@@ -98,6 +98,13 @@ pub fn smooth_l1_sum(predicted: &Tensor, target: &Tensor, beta: f64) -> Tensor {
     predicted.smooth_l1_loss(target, Reduction::Sum, beta)
 }
 
+/// Smooth L1 of the rows `[R, 4]` that `count` `[R]`, as of [`smooth_l1_sum`]; others are 0, whatever stands in them.
+pub fn smooth_l1_of(predicted: &Tensor, target: &Tensor, count: &Tensor, beta: f64) -> Tensor {
+    let left_out = count.logical_not().unsqueeze(1);
+    let [predicted, target] = [predicted, target].map(|xs| xs.masked_fill(&left_out, 0.));
+    predicted.smooth_l1_loss(&target, Reduction::None, beta)
+}
+
 /// Mean cross-entropy of one logit a region against 0 or 1.
 pub fn binary_cross_entropy_mean(logits: &Tensor, target: &Tensor) -> Tensor {
     logits.binary_cross_entropy_with_logits::<Tensor>(target, None, None, Reduction::Mean)
@@ -127,7 +134,6 @@ mod tests {
             boxes: boxes.shallow_clone(),
             targets: boxes,
             labels: labels.shallow_clone(),
-            positive: Tensor::from_slice(&[0_i64]),
         };
         let output = |columns: i64| RoiOutput {
             class_logits: logits.shallow_clone(),
@@ -153,8 +159,7 @@ mod tests {
             indices: none.shallow_clone(),
             boxes: empty(4),
             targets: empty(4),
-            labels: none.shallow_clone(),
-            positive: none,
+            labels: none,
         };
         let output = RoiOutput { class_logits: empty(3), box_regression: empty(12) };
         let (classifier, box_reg) = torchvision::roi::losses(&output, &[sampled], 0.);

@@ -6,18 +6,15 @@
 //! [`FasterRcnn::detect`].
 //!
 //! # Where a GPU is waited for
-//! A training step reads from its device, and so waits for it:
-//! - after the RPN, once a batch, the boxes that NMS chooses from, which runs on the CPU (`Candidates::read`). What
-//!   follows has as many regions as are left, so that the program has to know it;
-//! - then, with nothing left to wait for but a few comparisons, the labels of each image's anchors and of its
-//!   regions, from which samples are drawn (`assign::sample`);
-//! - in the family [`tf`], before the first, which anchors lie inside the input (`tf::rpn::inside_only`);
-//! - with `detector.sampling_ratio = 0`, which no shipped recipe has, the largest number of samples of a bin;
-//! - at its end the losses and the gradients' norm.
+//! A training step has two paces. [`Pace::Ahead`], which is that of a GPU, reads nothing before the step's end: which
+//! anchors learn is decided on the CPU, while the trunk is computed, and which regions learn on the device ([`ahead`]).
+//! What is sent to the device is sent by [`boxes::upload`], which does not wait.
 //!
-//! The trunk, and from the crops on heads, losses and all of the backward pass are queued without a pause. What is
-//! sent to the device is sent by [`boxes::upload`], which does not wait.
+//! [`Pace::Waits`], which is that of a CPU and of what [`Pace::Ahead`] could not settle, reads, after the RPN, the boxes
+//! that NMS chooses from (`Candidates::read`), and then how many regions were drawn. So does evaluation.
+//! `detector.sampling_ratio = 0`, which no shipped recipe has, reads the largest number of samples of a bin in both.
 
+pub mod ahead;
 pub mod assign;
 pub mod boxes;
 pub mod coder;
@@ -36,6 +33,7 @@ use detect::geometry::{Box2, Detection, Label, Size};
 use tch::Tensor;
 use tch::nn::Path;
 
+use ahead::{Held, Pace};
 use assign::Draws;
 use family::Family;
 pub use losses::{Counts, Losses};
@@ -105,6 +103,18 @@ struct Drawn {
     counts: Counts,
     /// Of each image.
     sampled: Vec<Sampled>,
+    held: Held,
+}
+
+/// What a pass in training leaves.
+#[derive(Debug)]
+pub struct Pass {
+    /// Means over `counts`.
+    pub losses: Losses,
+    /// If the pass went ahead, what they are if it `held`.
+    pub counts: Counts,
+    /// Whether a pass that goes ahead is right.
+    pub held: Held,
 }
 
 /// The detector.
@@ -152,27 +162,28 @@ impl<B: Backbone> FasterRcnn<B> {
     /// # Panics
     /// If `images` and `truths` differ in length.
     pub fn losses(&self, images: &Images, truths: &[Truth], mode: Mode) -> Losses {
-        self.counted_losses(images, truths, mode, Draws::GoOn).0
+        self.counted_losses(images, truths, mode, Draws::GoOn, Pace::Waits).losses
     }
 
-    /// The same with draws of one's own, and what the losses are means over.
+    /// The same with draws and a pace of one's own, and what the losses are means over.
     ///
     /// # Panics
-    /// If `images` and `truths` differ in length.
+    /// If `images` and `truths` differ in length, or [`Pace::Ahead`] is to draw from libtorch's generator.
     pub fn counted_losses(
         &self,
         images: &Images,
         truths: &[Truth],
         mode: Mode,
         draws: Draws<'_>,
-    ) -> (Losses, Counts) {
-        let Drawn { map, objectness, rpn_box_reg, counts, sampled } =
-            self.drawn(images, truths, mode, draws);
+        pace: Pace,
+    ) -> Pass {
+        let Drawn { map, objectness, rpn_box_reg, counts, sampled, held } =
+            self.drawn(images, truths, mode, draws, pace);
         let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
         let predicted = self.roi.predict(&self.backbone, &map, &regions, images.padded(), mode);
         let (classifier, box_reg) = self.family.roi_losses(&predicted, &sampled);
         profile::lap(Part::Roi);
-        (Losses { classifier, box_reg, objectness, rpn_box_reg }, counts)
+        Pass { losses: Losses { classifier, box_reg, objectness, rpn_box_reg }, counts, held }
     }
 
     /// What the losses of [`Self::counted_losses`] are means over, for the price of the trunk and the RPN alone: without
@@ -187,31 +198,40 @@ impl<B: Backbone> FasterRcnn<B> {
         mode: Mode,
         draws: Draws<'_>,
     ) -> Counts {
-        tch::no_grad(|| self.drawn(images, truths, mode, draws).counts)
+        tch::no_grad(|| self.drawn(images, truths, mode, draws, Pace::Waits).counts)
     }
 
     /// A batch up to the regions from which the heads learn.
-    fn drawn(&self, images: &Images, truths: &[Truth], mode: Mode, draws: Draws<'_>) -> Drawn {
+    fn drawn(
+        &self,
+        images: &Images,
+        truths: &[Truth],
+        mode: Mode,
+        draws: Draws<'_>,
+        pace: Pace,
+    ) -> Drawn {
         assert_eq!(images.sizes.len(), truths.len(), "one truth an image");
         let device = images.pixels.device();
-        let gt_boxes: Vec<Tensor> =
-            truths.iter().map(|t| boxes::upload(&boxes::to_tensor(&t.boxes), device)).collect();
-        let gt_labels: Vec<Tensor> = truths
-            .iter()
-            .map(|t| boxes::upload(&boxes::labels_to_tensor(&t.labels), device))
-            .collect();
         profile::lap(Part::Other);
         let map = self.backbone.trunk(&images.pixels, mode);
         profile::lap(Part::Trunk);
         let rpn = self.anchored(&map, images, mode);
-        let proposals = self.family.proposals(&rpn, &images.sizes, mode);
+        // Without an anchor there is nothing to wait for.
+        let proposals = if pace == Pace::Ahead && rpn.anchors.size()[0] > 0 {
+            self.family.proposals_ahead(&rpn, &images.sizes)
+        } else {
+            self.family.proposals(&rpn, &images.sizes, mode)
+        };
+        let gt_boxes: Vec<Tensor> = truths.iter().map(|t| boxes::to_tensor(&t.boxes)).collect();
+        let gt_labels = truths.iter().map(|t| boxes::labels_to_tensor(&t.labels));
         let (objectness, rpn_box_reg, anchors) = self.family.rpn_losses(&rpn, &gt_boxes, draws);
         profile::lap(Part::Rpn);
-        let proposals = proposals.into_iter().map(|p| p.boxes).collect::<Vec<_>>();
-        let sampled = self.family.sample(&proposals, &gt_boxes, &gt_labels, draws);
+        let gt_labels: Vec<Tensor> = gt_labels.map(|t| boxes::upload(&t, device)).collect();
+        let gt_boxes: Vec<Tensor> = gt_boxes.iter().map(|t| boxes::upload(t, device)).collect();
+        let (sampled, held) = self.family.sample(&proposals, &gt_boxes, &gt_labels, draws);
         let regions = self.family.roi_count(&sampled);
         let counts = Counts { anchors: anchors as f64, regions: regions as f64 };
-        Drawn { map, objectness, rpn_box_reg, counts, sampled }
+        Drawn { map, objectness, rpn_box_reg, counts, sampled, held }
     }
 
     /// The backward pass from a sum of the losses of the last batch.
@@ -237,7 +257,10 @@ impl<B: Backbone> FasterRcnn<B> {
     fn anchored(&self, map: &Tensor, images: &Images, mode: Mode) -> RpnOutput {
         let [_, _, height, width] = nchw(map);
         let padded = images.padded();
-        let anchors = self.family.anchors([height, width], padded, map.device());
+        let anchors = self.family.anchors([height, width], padded);
         self.family.at_border(self.rpn.predict(map, anchors), padded, mode)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,29 +50,8 @@ pub struct Sampled {
     pub boxes: Tensor,
     /// 0 is background: `[S]`.
     pub labels: Tensor,
-    /// Places among the `S` of those that are no background, rising: `[P]`.
-    pub positive: Tensor,
     /// Deltas to the matched ground truth; meaningless for background: `[S, 4]`.
     pub targets: Tensor,
-}
-
-impl Sampled {
-    /// The places `[P]` of `positive` `[P]` among `indices` `[S]`, which are both rising. (The labels would tell, too,
-    /// but how many are positive only after waiting for the device.)
-    pub fn places(positive: &Tensor, indices: &Tensor) -> Tensor {
-        positive.searchsorted(indices, false, false, "left", None::<Tensor>)
-    }
-
-    /// The places of the positive ones of all images in one list: `[sum P_i]`.
-    pub fn positive_of_all(all: &[Self]) -> Tensor {
-        let mut first = 0;
-        let moved = all.iter().map(|sampled| {
-            let places = &sampled.positive + first;
-            first += sampled.labels.size()[0];
-            places
-        });
-        Tensor::cat(&moved.collect::<Vec<_>>(), 0)
-    }
 }
 
 impl RoiHead {

@@ -5,8 +5,8 @@ use detect::geometry::Box2;
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use super::boxes;
 use super::family::Layers;
+use super::{ahead, boxes};
 use crate::backbone::CutSpec;
 use crate::nn::{Init, Linear, at, nchw};
 use crate::precision::widened;
@@ -27,7 +27,7 @@ pub struct RpnOutput {
     pub objectness: Tensor,
     /// `[N, H * W * A, 4]`.
     pub deltas: Tensor,
-    /// The same for every image: `[H * W * A, 4]`.
+    /// The same for every image, on the CPU: which of them learn is decided there. `[H * W * A, 4]`.
     pub anchors: Tensor,
 }
 
@@ -38,6 +38,17 @@ pub struct Proposals {
     pub boxes: Tensor,
     /// Objectness, 0 to 1: `[R]`.
     pub scores: Tensor,
+    /// Of a pass that does not wait for its device ([`ahead`]).
+    pub unread: Option<Unread>,
+}
+
+/// What the program does not know of proposals.
+#[derive(Debug)]
+pub struct Unread {
+    /// Which rows are proposals, the first ones; the others mean nothing: `[R]` bool.
+    pub real: Tensor,
+    /// Whether they are the right ones: a bool, without dimensions.
+    pub settled: Tensor,
 }
 
 /// Boxes of one image among which NMS chooses.
@@ -78,11 +89,20 @@ impl Candidates {
 
     /// Those of the given numbers, in their order.
     pub(super) fn pick(&self, kept: &[usize]) -> Proposals {
-        let kept = boxes::indices(kept, self.boxes.device());
-        Proposals {
-            boxes: self.boxes.index_select(0, &kept),
-            scores: self.scores.index_select(0, &kept),
-        }
+        self.picked(&boxes::indices(kept, self.boxes.device()), None)
+    }
+
+    /// The first `most` of those that are `kept` `[M]`, `M > 0`, without waiting.
+    pub(super) fn pick_ahead(&self, kept: &Tensor, settled: Tensor, most: usize) -> Proposals {
+        let most = most as i64;
+        let places = Tensor::arange(most, (Kind::Int64, kept.device()));
+        let real = places.lt_tensor(&kept.sum(Kind::Int64));
+        self.picked(&ahead::first(kept, most), Some(Unread { real, settled }))
+    }
+
+    fn picked(&self, indices: &Tensor, unread: Option<Unread>) -> Proposals {
+        let [boxes, scores] = [&self.boxes, &self.scores].map(|all| all.index_select(0, indices));
+        Proposals { boxes, scores, unread }
     }
 }
 
@@ -120,7 +140,8 @@ impl Rpn {
         (self.cls_logits.convolve(hidden), self.bbox_pred.convolve(hidden))
     }
 
-    /// Objectness and deltas of every anchor of `map`, in the order of `anchors` `[H * W * A, 4]`.
+    /// Objectness and deltas of every anchor of `map`, in the order of `anchors` `[H * W * A, 4]`, which are on
+    /// the CPU.
     pub fn predict(&self, map: &Tensor, anchors: Tensor) -> RpnOutput {
         let (objectness, deltas) = self.predictors(&self.hidden(map));
         let n = nchw(map)[0];

@@ -36,6 +36,7 @@ use tch::Device;
 use tch::nn::VarStore;
 
 use crate::backbone::NasNet;
+use crate::detector::ahead::Pace;
 use crate::detector::{FasterRcnn, Losses};
 use crate::nn::Mode;
 use crate::precision::Precision;
@@ -252,6 +253,7 @@ impl Trainer {
             ranks: self.setup.ranks,
             synchronised: self.setup.config.backbone.synchronised(),
             batch: train.batch,
+            pace: Pace::of(self.setup.device),
         };
         self.check_truths(batches)?;
         let statistics = self.statistics();

@@ -7,13 +7,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::optim::Optimizer;
 use crate::backbone::Backbone;
+use crate::detector::ahead::{Held, Pace};
 use crate::detector::assign::Draws;
 use crate::detector::boxes;
-use crate::detector::{Counts, FasterRcnn, Images, Losses, Truth};
+use crate::detector::{Counts, FasterRcnn, Images, Losses, Pass, Truth};
 use crate::nn::{Mode, channels_last, synchronised};
 use crate::precision::Precision;
 use crate::predict;
-use crate::profile::{self, Part};
+use crate::profile;
 use crate::ranks::{Group, Ranks};
 
 /// What a step needs besides its batches.
@@ -33,6 +34,29 @@ pub(super) struct Settings<'a> {
     pub(super) synchronised: bool,
     /// Images of a batch, of which the last one of the step may have fewer.
     pub(super) batch: usize,
+    /// Of passes about which there are no doubts.
+    pub(super) pace: Pace,
+}
+
+/// What a batch leaves until the end of its step.
+struct Part {
+    /// Its losses, and whether the pass held: `[5]`.
+    row: Tensor,
+    counts: Counts,
+}
+
+impl Part {
+    fn of(pass: &Pass, known: &mut bool) -> Self {
+        let losses = pass.losses.stacked();
+        let held = match &pass.held {
+            Held::Known(held) => {
+                *known &= held;
+                losses.new_ones([1], (losses.kind(), losses.device()))
+            }
+            Held::Told(held) => held.to_kind(losses.kind()).reshape([1]),
+        };
+        Self { row: Tensor::cat(&[losses, held], 0), counts: pass.counts }
+    }
 }
 
 /// Losses of a batch that are not finite.
@@ -64,22 +88,32 @@ impl NotFinite {
     }
 }
 
-/// Whether a step's samples can be concluded from its first batches. Where they could not lately, they are counted
-/// beforehand: by a forward pass up to the regions, which is less than to make the step twice.
+/// What a step may take for granted, since lately it was so.
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
-    /// Steps that are still to be counted.
-    doubts: u32,
+    /// That a step's samples can be concluded from its first batches. Else they are counted beforehand: by a forward
+    /// pass up to the regions, which is less than to make the step twice.
+    counts: Doubts,
+    /// That a pass can go ahead of its device. Else it waits.
+    ahead: Doubts,
 }
 
-impl Forecast {
-    /// Steps after a wrong conclusion in which none is relied on. A count takes a fifth of a step, so that even where
-    /// one step in a hundred surprises, they cost little.
-    const DOUBTS: u32 = 8;
+/// Steps in which something is not taken for granted.
+#[derive(Debug, Default)]
+struct Doubts(u32);
 
-    /// What was, or would have been, concluded of a step is `right`.
+impl Doubts {
+    /// Steps after a wrong one. A count takes a fifth of a step, and waiting less, so that even where one step in a hundred
+    /// surprises, they cost little.
+    const MOST: u32 = 8;
+
+    fn any(&self) -> bool {
+        self.0 > 0
+    }
+
+    /// What was, or would have been, taken for granted in a step was `right`.
     fn learn(&mut self, right: bool) {
-        self.doubts = if right { self.doubts.saturating_sub(1) } else { Self::DOUBTS };
+        self.0 = if right { self.0.saturating_sub(1) } else { Self::MOST };
     }
 }
 
@@ -147,7 +181,8 @@ impl<'a> Turn<'a> {
 /// A batch's losses are means over its sampled anchors and regions, or over its images. How many the batches have
 /// together is known for certain only after the last one. It is concluded from the first, and where that was wrong,
 /// which it is where an image offers fewer than the recipe samples, the step is made again; after such a step,
-/// they are counted before it. All three ways give the same bits.
+/// they are counted before it. A pass that goes ahead takes for granted, too, that its images offer enough, and the step
+/// is made again where they did not. All ways give the same bits.
 pub(super) fn gradients<B: Backbone>(
     network: &FasterRcnn<B>,
     optimizer: &mut Optimizer,
@@ -159,58 +194,74 @@ pub(super) fn gradients<B: Backbone>(
     let several = batches.len() > 1 || ranks.share().count > 1;
     let images: usize = batches.iter().map(|batch| batch.samples.len()).sum();
     let turns = Turn::all(batches, settings);
+    let mut pace = if forecast.ahead.any() { Pace::Waits } else { settings.pace };
     // What another attempt must find as it was: running statistics.
-    let before = several.then(|| optimizer.fixed().copy());
+    let before = (several || pace == Pace::Ahead).then(|| optimizer.fixed().copy());
     let mut whole: Option<Counts> = None;
-    if let Some(before) = before.as_ref().filter(|_| forecast.doubts > 0) {
+    if let Some(before) = before.as_ref().filter(|_| several && forecast.counts.any()) {
         let [concluded, counted] = counted(network, &turns, images, settings);
         tch::no_grad(|| optimizer.fixed().copy_(before));
-        forecast.learn(concluded == counted);
+        forecast.counts.learn(concluded == counted);
         whole = Some(counted);
     }
     loop {
         optimizer.zero_grad();
-        let mut parts: Vec<(Tensor, Counts)> = Vec::with_capacity(batches.len());
+        let mut parts: Vec<Part> = Vec::with_capacity(batches.len());
         let mut sum = Counts::ZERO;
+        let mut held = true;
         for turn in &turns {
             synchronised::within(ranks, turn.batch.is_some(), || {
-                let (losses, found) = turn.pass(settings, |images, truths, draws| {
-                    network.counted_losses(images, truths, settings.mode, draws)
+                let pass = turn.pass(settings, |images, truths, draws| {
+                    network.counted_losses(images, truths, settings.mode, draws, pace)
                 });
                 // Nothing has no part in the losses.
-                let counts = turn.batch.map_or(Counts::ZERO, |_| found);
+                let counts = turn.batch.map_or(Counts::ZERO, |_| pass.counts);
                 let whole = *whole
                     .get_or_insert_with(|| conclude(counts, [turn.images(), images], &*ranks));
-                let total = losses.total(&counts.share(whole, settings.loss_weights));
+                let total = pass.losses.total(&counts.share(whole, settings.loss_weights));
                 network.backward(&if settings.scale == 1. {
                     total
                 } else {
                     total * settings.scale
                 });
-                profile::lap(Part::Backward);
-                parts.extend(turn.batch.map(|_| (losses.stacked(), counts)));
+                profile::lap(profile::Part::Backward);
+                parts.extend(turn.batch.map(|_| Part::of(&pass, &mut held)));
                 sum += counts;
             });
         }
         // The others wait for this process's part of the first conclusion, even if it has no batch.
         whole.get_or_insert_with(|| conclude(Counts::ZERO, [0, images], &*ranks));
-        let sum = of_all(sum, &*ranks);
-        match &before {
-            Some(before) if whole != Some(sum) => {
-                tch::no_grad(|| optimizer.fixed().copy_(before));
-                forecast.learn(false);
-                whole = Some(sum);
-            }
-            _ => {
-                let values = agreed(values(&parts, sum), batches, &*ranks)?;
-                if let Some(before) = before.filter(|_| ranks.share().count > 1) {
-                    ranks.sum_tensor(optimizer.gradients());
-                    average_statistics(&mut optimizer.fixed(), &before, &*ranks);
-                }
-                profile::lap(Part::Backward);
-                return Ok(values);
-            }
+        let read = read(&parts);
+        held &= read.iter().all(|row| row[4] == 1.);
+        if settings.pace == Pace::Ahead {
+            held = !ranks.any(!held);
+            forecast.ahead.learn(held);
         }
+        let sum = of_all(sum, &*ranks);
+        let again = match &before {
+            Some(before) if pace == Pace::Ahead && !held => {
+                // What was counted was counted by passes that wait.
+                (pace, whole) = (Pace::Waits, None);
+                Some(before)
+            }
+            Some(before) if several && whole != Some(sum) => {
+                forecast.counts.learn(false);
+                whole = Some(sum);
+                Some(before)
+            }
+            _ => None,
+        };
+        if let Some(before) = again {
+            tch::no_grad(|| optimizer.fixed().copy_(before));
+            continue;
+        }
+        let values = agreed(values(&read, &parts, sum), batches, &*ranks)?;
+        if let Some(before) = before.filter(|_| ranks.share().count > 1) {
+            ranks.sum_tensor(optimizer.gradients());
+            average_statistics(&mut optimizer.fixed(), &before, &*ranks);
+        }
+        profile::lap(profile::Part::Backward);
+        return Ok(values);
     }
 }
 
@@ -239,21 +290,24 @@ fn counted<B: Backbone>(
     [conclude(first.0, [first.1, images], &*ranks), of_all(sum, &*ranks)]
 }
 
-/// The part of the losses of a step that its batches `parts` have, or the first batch whose losses are not finite:
-/// read at once, and after all of the backward pass, since whoever reads waits for the device.
-fn values(parts: &[(Tensor, Counts)], whole: Counts) -> Result<[f64; 4], Fault> {
-    let mut values = [0.; 4];
+/// The rows of `parts`: read at once, and after all of the backward pass, since whoever reads waits for the device.
+fn read(parts: &[Part]) -> Vec<[f32; 5]> {
     if parts.is_empty() {
-        return Ok(values);
+        return Vec::new();
     }
-    let stacked: Vec<&Tensor> = parts.iter().map(|(losses, _)| losses).collect();
-    let read = boxes::to_vec(&Tensor::stack(&stacked, 0)); // [batches, 4]
-    for (batch, (found, (_, counts))) in read.chunks_exact(4).zip(parts).enumerate() {
-        let losses = [0, 1, 2, 3].map(|i| f64::from(found[i]));
+    let rows: Vec<&Tensor> = parts.iter().map(|part| &part.row).collect();
+    boxes::to_vec(&Tensor::stack(&rows, 0)).as_chunks().0.to_vec()
+}
+
+/// The part of the losses of a step that its batches `parts` have, or the first batch whose losses are not finite.
+fn values(read: &[[f32; 5]], parts: &[Part], whole: Counts) -> Result<[f64; 4], Fault> {
+    let mut values = [0.; 4];
+    for (batch, (row, part)) in read.iter().zip(parts).enumerate() {
+        let losses = [0, 1, 2, 3].map(|i| f64::from(row[i]));
         if !losses.iter().all(|v| v.is_finite()) {
             return Err(Fault { losses, batch });
         }
-        let shares = Losses::weighted(losses, &counts.share(whole, &LossWeights::ONES));
+        let shares = Losses::weighted(losses, &part.counts.share(whole, &LossWeights::ONES));
         values.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
     }
     Ok(values)

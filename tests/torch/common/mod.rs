@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use detect::weights::Contents;
+use detect_torch::detector::rpn::Proposals;
 use detect_torch::weights::from_stored;
 use tch::{Device, Kind, Tensor};
 
@@ -95,4 +96,13 @@ pub(crate) fn assert_exact(what: &str, golden: &Tensor, candidate: &Tensor) {
         golden.equal(&candidate),
         "{what}: differs\n golden    {golden:?}\n candidate {candidate:?}"
     );
+}
+
+/// Boxes and scores of proposals of a pass that went ahead; fails if they are not settled.
+#[track_caller]
+pub(crate) fn settled(proposals: &Proposals) -> [Tensor; 2] {
+    let unread = proposals.unread.as_ref().expect("a pass that went ahead");
+    assert!(bool::try_from(&unread.settled).unwrap(), "not settled");
+    let real = unread.real.nonzero().squeeze_dim(1);
+    [&proposals.boxes, &proposals.scores].map(|rows| rows.index_select(0, &real))
 }

@@ -102,7 +102,7 @@ impl Case {
     /// Every anchor of a map, before anything becomes of those at the border.
     pub(crate) fn anchors(&self, map: &Tensor) -> Tensor {
         let [_, _, height, width] = nchw(map);
-        anchors::of_map(&self.config.anchors, [height, width], 16, Device::Cpu)
+        anchors::of_map(&self.config.anchors, [height, width], 16)
     }
 }
 

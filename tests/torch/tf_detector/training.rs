@@ -21,7 +21,7 @@ use tch::{Device, Kind, Tensor};
 use crate::case::{
     Case, LIMIT, cases, channels_first, compare, head_output, in_pixels, rpn_output, turned,
 };
-use crate::common::{Golden, alone, assert_exact, difference};
+use crate::common::{Golden, alone, assert_exact, difference, settled};
 use crate::names;
 
 const TRAIN: Mode = Mode::Train { progress: 0. };
@@ -69,7 +69,6 @@ fn sampled_regions(golden: &Golden) -> Sampled {
         indices: Tensor::arange(labels.size()[0], (Kind::Int64, Device::Cpu)),
         boxes: turned(golden.get("proposal_boxes_sampled")).select(0, 0),
         targets: turned(golden.get("det_reg_targets")).select(0, 0),
-        positive: indices(&labels.gt(0)),
         labels,
     }
 }
@@ -134,20 +133,27 @@ fn proposals_in_training_are_tensorflow_s_and_every_sample_obeys_the_quotas() {
 fn check_samples(case: &Case, golden: &Golden) {
     let output = rpn_output(golden);
     let size = [case.padded];
-    let found = rpn::proposals(&case.config.rpn, &output, &size, TRAIN).remove(0).boxes;
+    let found = rpn::proposals(&case.config.rpn, &output, &size, TRAIN);
     // All proposals were drawn, since there are no more than the sample has places.
-    let proposals = found.size()[0];
-    compare(case, "training proposals", &sampled_regions(golden).boxes, &found, 1e-5);
+    let proposals = found[0].boxes.size()[0];
+    let expected = sampled_regions(golden).boxes;
+    compare(case, "training proposals", &expected, &found[0].boxes, 1e-5);
+    let ahead = rpn::proposals_ahead(&case.config.rpn, &output, &size);
+    compare(case, "training proposals ahead", &expected, &settled(&ahead[0])[0], 1e-5);
     let (gt_boxes, gt_labels) = truth(case, golden);
-    let drawn = rpn::sample_anchors(&case.config.rpn, &output.anchors, &gt_boxes);
+    let settings = &case.config.rpn;
+    let drawn = rpn::sample_anchors(settings, &output.anchors, &gt_boxes, 0, Draws::GoOn);
     let expected = sampled_anchors(golden);
     assert_exact("all objects are drawn", &expected.positive, &drawn.positive);
     assert_eq!(expected.negative.size(), drawn.negative.size());
     compare(case, "targets of drawn anchors", &expected.targets, &drawn.targets, 1e-6);
     let mut settings = case.config.roi.clone();
     (settings.sampled, settings.positive_fraction) = (12, 0.25);
-    let drawn =
-        &roi::sample_regions(&settings, &[found], &[gt_boxes], &[gt_labels], Draws::GoOn)[0];
+    let most = case.config.rpn.post_nms_train;
+    let (gt_boxes, gt_labels) = ([gt_boxes], [gt_labels]);
+    let drawn = roi::sample_regions(&settings, most, &found, &gt_boxes, &gt_labels, Draws::GoOn)
+        .0
+        .remove(0);
     assert_eq!(drawn.labels.size(), [12]);
     // At most a quarter of twelve, which are three, are objects; ground truths are not among them.
     let objects = |labels: &Tensor| labels.gt(0).sum(Kind::Int64).int64_value(&[]);

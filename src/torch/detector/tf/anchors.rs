@@ -5,14 +5,14 @@
 
 use detect::config::Anchors;
 use detect::rules;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::detector::boxes;
 
 /// Anchors of a whole map of `grid` (height, width) cells, `stride` pixels apart.
 ///
 /// # Shapes
-/// `[H * W * A, 4]`.
-pub fn of_map(anchors: &Anchors, grid: [i64; 2], stride: i64, device: Device) -> Tensor {
-    boxes::at_cells(&boxes::to_tensor(&rules::anchors::tf(anchors)), grid, [stride; 2], device)
+/// `[H * W * A, 4]`, on the CPU.
+pub fn of_map(anchors: &Anchors, grid: [i64; 2], stride: i64) -> Tensor {
+    boxes::at_cells(&boxes::to_tensor(&rules::anchors::tf(anchors)), grid, [stride; 2])
 }

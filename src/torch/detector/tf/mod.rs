@@ -11,9 +11,10 @@ pub mod select;
 
 use detect::config::{self, Anchors, Config, Rules};
 use detect::geometry::{Detection, Size};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
-use super::assign::{Draws, Stage};
+use super::ahead::Held;
+use super::assign::Draws;
 use super::family::{Family, Layers};
 use super::roi::{RoiOutput, Sampled};
 use super::rpn::{Proposals, RpnOutput};
@@ -53,8 +54,8 @@ impl Family for Tf {
         LAYERS
     }
 
-    fn anchors(&self, grid: [i64; 2], _padded: Size, device: Device) -> Tensor {
-        anchors::of_map(&self.anchors, grid, self.stride, device)
+    fn anchors(&self, grid: [i64; 2], _padded: Size) -> Tensor {
+        anchors::of_map(&self.anchors, grid, self.stride)
     }
 
     /// In training they are dropped with what is said of them, else they are clipped: deltas then lead
@@ -71,6 +72,10 @@ impl Family for Tf {
         rpn::proposals(&self.rpn, output, sizes, mode)
     }
 
+    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Vec<Proposals> {
+        rpn::proposals_ahead(&self.rpn, output, sizes)
+    }
+
     fn rpn_losses(
         &self,
         output: &RpnOutput,
@@ -78,8 +83,7 @@ impl Family for Tf {
         draws: Draws<'_>,
     ) -> (Tensor, Tensor, usize) {
         let sample = |(image, gt): (usize, &Tensor)| {
-            draws.start(image, Stage::Anchors);
-            rpn::sample_anchors(&self.rpn, &output.anchors, gt)
+            rpn::sample_anchors(&self.rpn, &output.anchors, gt, image, draws)
         };
         let sampled: Vec<_> = gt_boxes.iter().enumerate().map(sample).collect();
         let (objectness, box_reg) = rpn::losses(output, &sampled);
@@ -88,12 +92,13 @@ impl Family for Tf {
 
     fn sample(
         &self,
-        proposals: &[Tensor],
+        proposals: &[Proposals],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],
         draws: Draws<'_>,
-    ) -> Vec<Sampled> {
-        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels, draws)
+    ) -> (Vec<Sampled>, Held) {
+        let most = self.rpn.post_nms_train;
+        roi::sample_regions(&self.roi, most, proposals, gt_boxes, gt_labels, draws)
     }
 
     fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {

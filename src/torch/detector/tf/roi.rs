@@ -4,9 +4,12 @@ use detect::config;
 use tch::{Kind, Reduction, Tensor};
 
 use super::{SMOOTH_L1_BETA, rpn};
-use crate::detector::assign::{Draws, Stage, classes, sample};
+use crate::detector::ahead::Held;
+use crate::detector::assign::{Draws, Places, Quota, classes};
 use crate::detector::coder::{Coder, Coding as _};
+use crate::detector::losses::smooth_l1_of;
 use crate::detector::roi::{RoiOutput, Sampled};
+use crate::detector::rpn::Proposals;
 
 /// For each region `[R, 4]` its class `[R]` (0 background) and its deltas `[R, 4]` to its ground truth,
 /// which mean nothing for background.
@@ -24,29 +27,32 @@ pub fn assign(
     (labels, Coder::TF.encode(&gt_boxes.index_select(0, &matched), regions))
 }
 
-/// Draws the regions of each image that learn, from its proposals alone: ground truths are not among them.
+/// Draws the regions of each image that learn, from its proposals alone, of which there can be `most`: ground truths are
+/// not among them.
 pub fn sample_regions(
     settings: &config::Roi,
-    proposals: &[Tensor],
+    most: usize,
+    proposals: &[Proposals],
     gt_boxes: &[Tensor],
     gt_labels: &[Tensor],
     draws: Draws<'_>,
-) -> Vec<Sampled> {
-    let one = |(image, proposals): (usize, &Tensor)| {
-        draws.start(image, Stage::Regions);
-        let (gt_boxes, gt_labels) = (&gt_boxes[image], &gt_labels[image]);
-        let (labels, targets) = assign(settings, proposals, gt_boxes, gt_labels);
-        let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
-        let indices = Tensor::cat(&[&positive, &negative], 0).sort(0, false).0;
-        Sampled {
-            boxes: proposals.index_select(0, &indices),
+) -> (Vec<Sampled>, Held) {
+    let quota = Quota::new(settings.sampled, settings.positive_fraction);
+    let one = |(image, of): (usize, &Proposals)| {
+        let (labels, targets) = assign(settings, &of.boxes, &gt_boxes[image], &gt_labels[image]);
+        let places = Places { most: most as i64, proposals: of.boxes.size()[0], truths: 0 };
+        let (indices, held) = draws.regions(image, &labels, quota, places, of.unread.as_ref());
+        let sampled = Sampled {
+            boxes: of.boxes.index_select(0, &indices),
             labels: labels.index_select(0, &indices),
             targets: targets.index_select(0, &indices),
-            positive: Sampled::places(&positive, &indices),
             indices,
-        }
+        };
+        (sampled, held)
     };
-    tch::no_grad(|| proposals.iter().enumerate().map(one).collect())
+    let (sampled, held): (Vec<_>, Vec<_>) =
+        tch::no_grad(|| proposals.iter().enumerate().map(one).unzip());
+    (sampled, Held::all(held))
 }
 
 /// Losses of the classes, with labels smoothed by `smoothing`, and of the boxes: each image's sum over the number of its sampled regions, and the
@@ -65,14 +71,12 @@ pub fn losses(output: &RoiOutput, sampled: &[Sampled], smoothing: f64) -> (Tenso
     let each =
         output.class_logits.cross_entropy_loss::<Tensor>(&labels, None, none, -100, smoothing);
     let classifier = (each * &shares).sum(None::<Kind>);
-    let positive = Sampled::positive_of_all(sampled); // [P]
-    let picked = |xs: &Tensor| xs.index_select(0, &positive);
-    // The four columns of each object's own class; the background, class 0, has none.
-    let class = (picked(&labels) - 1).reshape([-1, 1, 1]).expand([-1, 1, 4], false);
+    // The four columns of each object's own class; the background, class 0, has none, and none is read for it.
+    let class = (&labels - 1).clamp_min(0).reshape([-1, 1, 1]).expand([-1, 1, 4], false);
     let classes = output.box_regression.size()[1] / 4; // K
     let deltas = output.box_regression.reshape([-1, classes, 4]);
-    let deltas = picked(&deltas).gather(1, &class, false).squeeze_dim(1); // [P, 4]
-    let each = deltas.smooth_l1_loss(&picked(&targets), none, SMOOTH_L1_BETA);
-    let box_reg = (each * picked(&shares).unsqueeze(1)).sum(None::<Kind>);
+    let deltas = deltas.gather(1, &class, false).squeeze_dim(1); // [R, 4]
+    let each = smooth_l1_of(&deltas, &targets, &labels.gt(0), SMOOTH_L1_BETA);
+    let box_reg = (each * shares.unsqueeze(1)).sum(None::<Kind>);
     (classifier, box_reg)
 }

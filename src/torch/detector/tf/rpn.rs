@@ -7,14 +7,17 @@ use detect::rules::tf;
 use tch::{Kind, Reduction, Tensor};
 
 use super::SMOOTH_L1_BETA;
-use crate::detector::assign::{Thresholds, match_regions, objectness, sample};
-use crate::detector::boxes;
+use crate::detector::assign::{Draws, Quota, Thresholds, match_regions, objectness};
 use crate::detector::coder::{Coder, Coding as _};
 use crate::detector::losses::smooth_l1_sum;
 use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
+use crate::detector::{ahead, boxes};
 use crate::nn::Mode;
 
-/// Anchors of one image that learn.
+/// Candidates for each proposal that is wanted, of a pass that does not wait: eight.
+const AHEAD: i64 = 8;
+
+/// Anchors of one image that learn, on the CPU.
 #[derive(Debug)]
 pub struct SampledAnchors {
     /// Indices of those that are objects: `[P]`.
@@ -32,10 +35,12 @@ pub fn inside_only(output: &RpnOutput, size: Size) -> RpnOutput {
         .all_dim(1, false)
         .nonzero()
         .squeeze_dim(1);
+    let anchors = output.anchors.index_select(0, &inside);
+    let inside = boxes::upload(&inside, output.deltas.device());
     RpnOutput {
         objectness: output.objectness.index_select(1, &inside),
         deltas: output.deltas.index_select(1, &inside),
-        anchors: output.anchors.index_select(0, &inside),
+        anchors,
     }
 }
 
@@ -43,7 +48,7 @@ pub fn inside_only(output: &RpnOutput, size: Size) -> RpnOutput {
 pub fn decode(output: &RpnOutput) -> Tensor {
     tch::no_grad(|| {
         let n = output.deltas.size()[0];
-        let anchors = output.anchors.repeat([n, 1]);
+        let anchors = boxes::upload(&output.anchors, output.deltas.device()).repeat([n, 1]);
         Coder::TF.decode(&output.deltas.reshape([-1, 4]), &anchors).reshape([n, -1, 4])
     })
 }
@@ -67,10 +72,43 @@ pub fn proposals(
         let one = |((of, read), &size): ((&Candidates, Read), &Size)| {
             let Read { boxes, scores } = read;
             let kept = tf::proposals(&boxes, &scores, size, settings.nms_iou, most);
-            let Proposals { boxes, scores } = of.pick(&kept);
-            Proposals { boxes: boxes::clip(&boxes, size), scores }
+            let picked = of.pick(&kept);
+            Proposals { boxes: boxes::clip(&picked.boxes, size), ..picked }
         };
         candidates.iter().zip(Candidates::read(&candidates)).zip(sizes).map(one).collect()
+    })
+}
+
+/// What [`proposals`] gives in training, without waiting for the device. Among [`AHEAD`] times as many of the best as are
+/// wanted there have to be enough that are not too close; else they are not settled.
+pub fn proposals_ahead(
+    settings: &config::Rpn,
+    output: &RpnOutput,
+    sizes: &[Size],
+) -> Vec<Proposals> {
+    let most = settings.post_nms_train as i64;
+    let scores = |output: &RpnOutput| output.objectness.softmax(2, None::<Kind>).select(2, 1);
+    tch::no_grad(|| {
+        let decoded = decode(output); // [N, A, 4]
+        let all = decoded.size()[1];
+        let count = all.min(most * AHEAD);
+        let (scores, order) = scores(output).sort_stable(true, 1, true); // [N, A]
+        let one = |(image, &size): (usize, &Size)| {
+            let [scores, order] =
+                [&scores, &order].map(|xs| xs.select(0, image as i64).narrow(0, 0, count));
+            let boxes = decoded.select(0, image as i64).index_select(0, &order);
+            let part = scores.gt(f64::from(tf::PROPOSAL_FLOOR));
+            let (kept, settled) = ahead::suppress(&boxes, &part, settings.nms_iou as f32);
+            let number = kept.cumsum(0, Kind::Int64); // counted from 1
+            let enough = number.select(0, count - 1).ge(most);
+            let settled = if count == all { settled } else { settled.logical_and(&enough) };
+            let clipped = boxes::clip(&boxes, size);
+            let corners = |from: i64| clipped.narrow(1, from, 2);
+            let left = (corners(2) - corners(0)).prod_dim_int(1, false, None::<Kind>).gt(0.);
+            let kept = kept.logical_and(&number.le(most)).logical_and(&left);
+            Candidates { boxes: clipped, scores }.pick_ahead(&kept, settled, most as usize)
+        };
+        sizes.iter().enumerate().map(one).collect()
     })
 }
 
@@ -110,15 +148,18 @@ pub fn force_best(iou: &Tensor, matches: &Tensor) -> Tensor {
     first.where_self(&wanted.gt(0), matches)
 }
 
-/// Draws the anchors of one image that learn.
+/// Draws the anchors of one image that learn: all on the CPU.
 pub fn sample_anchors(
     settings: &config::Rpn,
     anchors: &Tensor,
     gt_boxes: &Tensor,
+    image: usize,
+    draws: Draws<'_>,
 ) -> SampledAnchors {
+    let quota = Quota::new(settings.sampled, settings.positive_fraction);
     tch::no_grad(|| {
         let (labels, matched) = assign(settings, anchors, gt_boxes);
-        let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
+        let (positive, negative) = draws.anchors(image, &labels, quota);
         let reference = anchors.index_select(0, &positive);
         let targets = if gt_boxes.size()[0] == 0 {
             reference.shallow_clone() // of no anchor
@@ -138,8 +179,10 @@ pub fn losses(output: &RpnOutput, sampled: &[SampledAnchors]) -> (Tensor, Tensor
             output.objectness.select(0, image as i64), // [A, 2]
             output.deltas.select(0, image as i64),     // [A, 4]
         );
-        let indices = Tensor::cat(&[&of.positive, &of.negative], 0);
+        let device = deltas.device();
+        let indices = boxes::upload(&Tensor::cat(&[&of.positive, &of.negative], 0), device);
         let target = Tensor::cat(&[of.positive.ones_like(), of.negative.zeros_like()], 0);
+        let target = boxes::upload(&target, device);
         let each = sampled.len() as f64 * indices.size()[0].max(1) as f64;
         let objectness = logits.index_select(0, &indices).cross_entropy_loss::<Tensor>(
             &target,
@@ -148,8 +191,8 @@ pub fn losses(output: &RpnOutput, sampled: &[SampledAnchors]) -> (Tensor, Tensor
             -100,
             0.,
         );
-        let deltas = deltas.index_select(0, &of.positive);
-        let targets = of.targets.to_kind(deltas.kind());
+        let deltas = deltas.index_select(0, &boxes::upload(&of.positive, device));
+        let targets = boxes::upload(&of.targets.to_kind(deltas.kind()), device);
         (objectness / each, smooth_l1_sum(&deltas, &targets, SMOOTH_L1_BETA) / each)
     };
     let (objectness, box_reg): (Vec<_>, Vec<_>) = sampled.iter().enumerate().map(one).unzip();

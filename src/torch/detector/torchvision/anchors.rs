@@ -6,7 +6,7 @@
 
 use detect::config::Anchors;
 use detect::rules;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::detector::boxes;
 
@@ -18,8 +18,8 @@ pub fn of_cell(anchors: &Anchors) -> Tensor {
 /// Anchors of a whole map of `grid` (height, width) cells over an input of `padded` pixels.
 ///
 /// # Shapes
-/// `[H * W * A, 4]`.
-pub fn of_map(anchors: &Anchors, grid: [i64; 2], padded: [i64; 2], device: Device) -> Tensor {
+/// `[H * W * A, 4]`, on the CPU.
+pub fn of_map(anchors: &Anchors, grid: [i64; 2], padded: [i64; 2]) -> Tensor {
     let step = [0, 1].map(|axis| padded[axis] / grid[axis].max(1));
-    boxes::at_cells(&of_cell(anchors), grid, step, device)
+    boxes::at_cells(&of_cell(anchors), grid, step)
 }

@@ -7,8 +7,9 @@ pub mod select;
 
 use detect::config::{self, Anchors, Config, Rules};
 use detect::geometry::{Detection, Size};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
+use super::ahead::Held;
 use super::assign::Draws;
 use super::family::{Family, Layers};
 use super::roi::{RoiOutput, Sampled};
@@ -45,9 +46,9 @@ impl Family for Torchvision {
         LAYERS
     }
 
-    fn anchors(&self, grid: [i64; 2], padded: Size, device: Device) -> Tensor {
+    fn anchors(&self, grid: [i64; 2], padded: Size) -> Tensor {
         let padded = [padded.height, padded.width].map(|side| side as i64);
-        anchors::of_map(&self.anchors, grid, padded, device)
+        anchors::of_map(&self.anchors, grid, padded)
     }
 
     /// Nothing: they stay as they are.
@@ -57,6 +58,10 @@ impl Family for Torchvision {
 
     fn proposals(&self, output: &RpnOutput, sizes: &[Size], mode: Mode) -> Vec<Proposals> {
         rpn::proposals(&self.rpn, output, sizes, mode)
+    }
+
+    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Vec<Proposals> {
+        rpn::proposals_ahead(&self.rpn, output, sizes)
     }
 
     fn rpn_losses(
@@ -70,12 +75,13 @@ impl Family for Torchvision {
 
     fn sample(
         &self,
-        proposals: &[Tensor],
+        proposals: &[Proposals],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],
         draws: Draws<'_>,
-    ) -> Vec<Sampled> {
-        roi::sample_regions(&self.roi, proposals, gt_boxes, gt_labels, draws)
+    ) -> (Vec<Sampled>, Held) {
+        let most = self.rpn.post_nms_train;
+        roi::sample_regions(&self.roi, most, proposals, gt_boxes, gt_labels, draws)
     }
 
     fn roi_losses(&self, output: &RoiOutput, sampled: &[Sampled]) -> (Tensor, Tensor) {

@@ -2,13 +2,14 @@
 
 use detect::config;
 use detect::geometry::Size;
+use detect::nms;
 use detect::rules::torchvision;
 use tch::{Kind, Tensor};
 
-use crate::detector::assign::{Draws, Stage, Thresholds, match_regions, objectness, sample};
+use crate::detector::assign::{Draws, Quota, Thresholds, match_regions, objectness};
 use crate::detector::coder::{Coder, Coding as _};
 use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
-use crate::detector::{boxes, losses};
+use crate::detector::{ahead, boxes, losses};
 use crate::nn::Mode;
 
 /// Where smooth L1 turns from a parabola into a line.
@@ -19,9 +20,26 @@ pub fn decode(output: &RpnOutput) -> Tensor {
     tch::no_grad(|| {
         let n = output.deltas.size()[0];
         let deltas = output.deltas.reshape([-1, 4]);
-        let anchors = output.anchors.repeat([n, 1]);
+        let anchors = boxes::upload(&output.anchors, deltas.device()).repeat([n, 1]);
         Coder::TORCHVISION_RPN.decode(&deltas, &anchors).reshape([n, -1, 4])
     })
+}
+
+/// Boxes of each image among which NMS chooses: the `most` best by logit (0: all), best first, clipped.
+fn candidates(output: &RpnOutput, sizes: &[Size], most: usize) -> Vec<Candidates> {
+    let decoded = decode(output);
+    let all = decoded.size()[1];
+    let count = if most == 0 { all } else { all.min(most as i64) };
+    let logits = output.objectness.squeeze_dim(2); // [N, H W A]
+    let (logits, best) = logits.topk(count, 1, true, true); // [N, count]
+    let of_image = |(image, &size): (usize, &Size)| {
+        let image = image as i64;
+        let picked = decoded.select(0, image).index_select(0, &best.select(0, image));
+        let boxes = boxes::clip(&picked, size);
+        let scores = logits.select(0, image).sigmoid();
+        Candidates { boxes, scores }
+    };
+    sizes.iter().enumerate().map(of_image).collect()
 }
 
 /// The best proposals of each image: the top by logit, clipped, without slivers, after NMS.
@@ -37,25 +55,29 @@ pub fn proposals(
         (settings.pre_nms_eval, settings.post_nms_eval)
     };
     tch::no_grad(|| {
-        let decoded = decode(output);
-        let all = decoded.size()[1];
-        let count = if pre == 0 { all } else { all.min(pre as i64) };
-        let logits = output.objectness.squeeze_dim(2); // [N, H W A]
-        let (logits, best) = logits.topk(count, 1, true, true); // [N, count]
-        let prepare = |(image, &size): (usize, &Size)| {
-            let image = image as i64;
-            let picked = decoded.select(0, image).index_select(0, &best.select(0, image));
-            let boxes = boxes::clip(&picked, size);
-            let scores = logits.select(0, image).sigmoid();
-            Candidates { boxes, scores }
-        };
-        let candidates: Vec<_> = sizes.iter().enumerate().map(prepare).collect();
+        let candidates = candidates(output, sizes, pre);
         let one = |(of, read): (&Candidates, Read)| {
             let Read { boxes, scores } = read;
             of.pick(&torchvision::proposals(&boxes, &scores, settings.nms_iou, post))
         };
         candidates.iter().zip(Candidates::read(&candidates)).map(one).collect()
     })
+}
+
+/// What [`proposals`] gives in training, without waiting for the device.
+pub fn proposals_ahead(
+    settings: &config::Rpn,
+    output: &RpnOutput,
+    sizes: &[Size],
+) -> Vec<Proposals> {
+    let limit = nms::largest_f32_at_most(settings.nms_iou);
+    let one = |of: &Candidates| {
+        let corners = |from: i64| of.boxes.narrow(1, from, 2);
+        let large = (corners(2) - corners(0)).ge(f64::from(torchvision::SMALLEST_PROPOSAL));
+        let (kept, settled) = ahead::suppress(&of.boxes, &large.all_dim(1, false), limit);
+        of.pick_ahead(&kept, settled, settings.post_nms_train)
+    };
+    tch::no_grad(|| candidates(output, sizes, settings.pre_nms_train).iter().map(one).collect())
 }
 
 /// Adds to `matches` `[A]` every anchor whose IoU *equals* the best of some ground truth, with the ground
@@ -86,13 +108,16 @@ pub fn assign(settings: &config::Rpn, anchors: &Tensor, gt_boxes: &Tensor) -> (T
     })
 }
 
-/// Losses of objectness and of boxes: means over anchors sampled in each image, and how many these are.
+/// Losses of objectness and of boxes: means over anchors sampled in each image, and how many these are. Which anchor
+/// learns what hangs on nothing that the network says, and is decided on the CPU, where `gt_boxes` `[G, 4]` are.
 pub fn losses(
     settings: &config::Rpn,
     output: &RpnOutput,
     gt_boxes: &[Tensor],
     draws: Draws<'_>,
 ) -> (Tensor, Tensor, usize) {
+    let device = output.deltas.device();
+    let quota = Quota::new(settings.sampled, settings.positive_fraction);
     let mut logits = Vec::new();
     let mut targets = Vec::new();
     let mut deltas = Vec::new();
@@ -100,29 +125,30 @@ pub fn losses(
     let mut used = 0;
     for (image, gt) in gt_boxes.iter().enumerate() {
         let (labels, matched) = assign(settings, &output.anchors, gt);
-        draws.start(image, Stage::Anchors);
-        let (positive, negative) = sample(&labels, settings.sampled, settings.positive_fraction);
+        let (positive, negative) = draws.anchors(image, &labels, quota);
         let sampled = Tensor::cat(&[&positive, &negative], 0);
         used += sampled.size()[0];
+        targets.push(labels.index_select(0, &sampled));
         let image = image as i64;
         let objectness = output.objectness.select(0, image).squeeze_dim(1); // [H W A]
-        logits.push(objectness.index_select(0, &sampled));
-        targets.push(labels.index_select(0, &sampled));
+        logits.push(objectness.index_select(0, &boxes::upload(&sampled, device)));
         if positive.size()[0] > 0 {
             let truth = gt.index_select(0, &matched.index_select(0, &positive));
             let anchors = output.anchors.index_select(0, &positive);
-            deltas.push(output.deltas.select(0, image).index_select(0, &positive));
             delta_targets.push(Coder::TORCHVISION_RPN.encode(&truth, &anchors));
+            let positive = boxes::upload(&positive, device);
+            deltas.push(output.deltas.select(0, image).index_select(0, &positive));
         }
     }
-    let objectness =
-        losses::binary_cross_entropy_mean(&Tensor::cat(&logits, 0), &Tensor::cat(&targets, 0));
+    let targets = boxes::upload(&Tensor::cat(&targets, 0), device);
+    let objectness = losses::binary_cross_entropy_mean(&Tensor::cat(&logits, 0), &targets);
     let box_reg = if deltas.is_empty() {
         // Keeps the graph whole: gradients of zero rather than none.
         output.deltas.sum(Kind::Float) * 0.
     } else {
-        let (deltas, targets) = (Tensor::cat(&deltas, 0), Tensor::cat(&delta_targets, 0));
-        losses::smooth_l1_sum(&deltas, &targets, SMOOTH_L1_BETA) / used.max(1) as f64
+        let targets = boxes::upload(&Tensor::cat(&delta_targets, 0), device);
+        let sum = losses::smooth_l1_sum(&Tensor::cat(&deltas, 0), &targets, SMOOTH_L1_BETA);
+        sum / used.max(1) as f64
     };
     (objectness, box_reg, used as usize)
 }

@@ -62,6 +62,7 @@ fn settings(config: &Config) -> Settings<'_> {
         ranks: Group::ALONE,
         synchronised: false,
         batch: 4,
+        pace: Pace::Waits,
     }
 }
 
@@ -159,6 +160,15 @@ impl Backbone for Watched {
     }
 }
 
+/// The detector of `config` on such a featurizer.
+fn watched(store: &VarStore, config: &Config) -> FasterRcnn<Watched> {
+    let path = store.root();
+    let backbone = &path / "backbone";
+    let inner =
+        crate::backbone::NasNet::new(&backbone, &config.backbone, config.detector.cut, true);
+    FasterRcnn::on(Watched { inner, passes: [0, 0].into() }, &path, config, 2)
+}
+
 #[test]
 fn after_a_surprise_samples_are_counted_and_no_step_is_made_twice() {
     let _alone = crate::nn::alone();
@@ -168,15 +178,7 @@ fn after_a_surprise_samples_are_counted_and_no_step_is_made_twice() {
         (config.rpn.sampled, config.roi.sampled) = (10_000, 10_000);
         tch::manual_seed(1);
         let store = VarStore::new(Device::Cpu);
-        let path = store.root();
-        let inner = crate::backbone::NasNet::new(
-            &(&path / "backbone"),
-            &config.backbone,
-            config.detector.cut,
-            true,
-        );
-        let watched = Watched { inner, passes: [0, 0].into() };
-        let network = FasterRcnn::on(watched, &path, &config, 2);
+        let network = watched(&store, &config);
         let mut optimizer = Optimizer::new(&store, &config.train);
         let before = optimizer.fixed().copy();
         let mut forecast = Forecast::default();
@@ -203,7 +205,7 @@ fn after_a_surprise_samples_are_counted_and_no_step_is_made_twice() {
         }
         // The same image twice offers what can be concluded from the first.
         let alike = [batch(0..1), batch(0..1)];
-        for _ in 0..Forecast::DOUBTS {
+        for _ in 0..Doubts::MOST {
             assert_eq!(step(&alike).0, [2, 2]);
         }
         assert_eq!(step(&alike).0, [2, 0], "relied on again");
@@ -330,4 +332,85 @@ fn gradients_beside_nothing(config: &Config) -> Tensor {
     assert!(losses[0] > 0., "process 0 has regions");
     assert!(gradients.equal(&others), "so are gradients");
     gradients
+}
+
+/// Losses and gradients of a step of each of `paces`, its running statistics, and how often the trunk was passed.
+fn of_each_pace(
+    config: &Config,
+    batches: &[Batch],
+    paces: &[Pace],
+) -> Vec<([f64; 4], Tensor, Tensor, usize)> {
+    let of = |&pace: &Pace| {
+        tch::manual_seed(1);
+        let store = VarStore::new(Device::Cpu);
+        let network = watched(&store, config);
+        let mut optimizer = Optimizer::new(&store, &config.train);
+        let settings = Settings { pace, ..settings(config) };
+        let mut forecast = Forecast::default();
+        let losses =
+            gradients(&network, &mut optimizer, &mut forecast, batches, &settings).unwrap();
+        let [with, without] = *network.backbone().passes.lock().unwrap();
+        assert_eq!(without, 0);
+        (losses, optimizer.gradients().copy(), optimizer.fixed().copy(), with)
+    };
+    paces.iter().map(of).collect()
+}
+
+#[test]
+fn a_step_that_goes_ahead_has_the_bits_of_one_that_waits() {
+    let _alone = crate::nn::alone();
+    let paces = [Pace::Waits, Pace::Ahead];
+    for rules in [Rules::Torchvision, Rules::Tf] {
+        // As many as each image has, and more than any has; as one batch, and as two.
+        for (sampled, most, holds) in [(4, 12, true), (10_000, 12, true), (4000, 5000, false)] {
+            for batches in [vec![batch(0..3)], vec![batch(0..2), batch(2..4)]] {
+                let mut config = config(rules);
+                (config.backbone.norm, config.backbone.tail_norm) =
+                    (NormMode::Live, NormMode::Live);
+                (config.rpn.post_nms_train, config.roi.sampled) = (most, sampled);
+                let found = of_each_pace(&config, &batches, &paces);
+                let [waited, ahead] = &found[..] else { unreachable!("two paces") };
+                assert_eq!(waited.0, ahead.0, "{rules:?} {sampled}");
+                assert!(waited.0.iter().all(|loss| *loss > 0.), "{:?}", waited.0);
+                assert!(waited.1.equal(&ahead.1), "gradients, {rules:?} {sampled}");
+                assert!(waited.2.equal(&ahead.2), "running statistics, {rules:?} {sampled}");
+                let again = if holds { 0 } else { batches.len() };
+                assert_eq!(ahead.3, waited.3 + again, "{rules:?} {sampled}");
+            }
+        }
+    }
+}
+
+#[test]
+fn steps_wait_for_a_while_after_one_that_could_not_go_ahead() {
+    let _alone = crate::nn::alone();
+    let mut config = config(Rules::Torchvision);
+    (config.rpn.post_nms_train, config.roi.sampled) = (12, 8);
+    tch::manual_seed(1);
+    let store = VarStore::new(Device::Cpu);
+    let network = watched(&store, &config);
+    let mut optimizer = Optimizer::new(&store, &config.train);
+    let mut forecast = Forecast::default();
+    let settings = Settings { pace: Pace::Ahead, ..settings(&config) };
+    let mut passes = |batch: &Batch| {
+        *network.backbone().passes.lock().unwrap() = [0, 0];
+        let batches = std::slice::from_ref(batch);
+        gradients(&network, &mut optimizer, &mut forecast, batches, &settings).unwrap();
+        network.backbone().passes.lock().unwrap()[0]
+    };
+    // An image of few anchors offers fewer than eight regions.
+    let small = Size::new(16, 16);
+    let few = Batch {
+        pixels: vec![0.5; 16 * 16 * 3].into(),
+        samples: vec![Sample { original: small, resized: small, ..sample(9, 0) }],
+        padded: small,
+    };
+    let many = batch(0..2);
+    assert_eq!(passes(&many), 1, "goes ahead");
+    assert_eq!(passes(&few), 2, "is made again");
+    assert_eq!(passes(&few), 1, "waits");
+    for _ in 0..Doubts::MOST {
+        assert_eq!(passes(&many), 1, "waits");
+    }
+    assert_eq!(passes(&few), 2, "went ahead again");
 }
