@@ -122,8 +122,9 @@ impl Config {
                 "must be positive; train.clip = { kind = \"none\" } is off",
             );
         }
-        let LossWeights { objectness, rpn_box, class, box_ } = train.loss_weights;
-        if ![objectness, rpn_box, class, box_].iter().all(|w| w.is_finite() && *w >= 0.) {
+        let LossWeights { objectness, rpn_box, class, box_, auxiliary } = train.loss_weights;
+        if ![objectness, rpn_box, class, box_, auxiliary].iter().all(|w| w.is_finite() && *w >= 0.)
+        {
             return refuse("train.loss_weights", "must not be negative");
         }
         if !(0. ..1.).contains(&train.ema.decay) {

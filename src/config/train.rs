@@ -64,7 +64,7 @@ pub struct Train {
     pub label_smoothing: f64,
     /// Steps in a row that may be passed over because a loss or a gradient is not finite; 0 stops at the first.
     pub skip_non_finite: usize,
-    /// What each of the four losses counts.
+    /// What each of the losses counts.
     pub loss_weights: LossWeights,
     /// Steps in which scheduled drop path reaches its full strength; 0 takes all.
     pub drop_path_steps: usize,
@@ -192,11 +192,14 @@ pub struct LossWeights {
     /// Of the regions' boxes.
     #[serde(rename = "box")]
     pub box_: f64,
+    /// Of the classes of the whole image, which a head of its own learns, in training only; 0 makes no such head.
+    #[serde(default)]
+    pub auxiliary: f64,
 }
 
 impl LossWeights {
     /// The plain sum: torchvision's.
-    pub const ONES: Self = Self { objectness: 1., rpn_box: 1., class: 1., box_: 1. };
+    pub const ONES: Self = Self { objectness: 1., rpn_box: 1., class: 1., box_: 1., auxiliary: 0. };
 }
 
 /// A number of an evaluation, by COCO's names.

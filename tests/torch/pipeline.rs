@@ -457,3 +457,52 @@ fn a_detector_of_other_categories_is_fine_tuned_with_its_featurizer_frozen() {
     }
     assert!(same > 100 && moved >= 8, "{same} {moved}");
 }
+
+#[test]
+fn a_head_for_whole_images_learns_beside_and_is_no_part_of_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    small_scenes(&data, 4, 1);
+    // Nothing that hangs on how long the run is to be.
+    let changes = [
+        "train.loss_weights.auxiliary=4.0",
+        "train.schedule={ kind = \"constant\" }",
+        "backbone.drop_path_keep=1.0",
+    ];
+    let out = dir.path().join("run");
+    let steps = steps_of(&data, &out, &["--steps", "60", "--lr", "0.02"], &changes);
+    let number = |step: &Value, key: &str| step[key].as_f64().unwrap_or_else(|| panic!("{step}"));
+    for step in &steps {
+        let parts = ["loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"];
+        let sum: f64 = parts.map(|key| number(step, key)).iter().sum();
+        let sum = sum + 4. * number(step, "loss_auxiliary");
+        assert!((number(step, "loss") - sum).abs() < 1e-9, "{step}");
+    }
+    let mean = |steps: &[Value]| {
+        steps.iter().map(|step| number(step, "loss_auxiliary")).sum::<f64>() / steps.len() as f64
+    };
+    let (first, last) = (mean(&steps[..5]), mean(&steps[steps.len() - 5..]));
+    assert!(last < 0.8 * first, "loss_auxiliary {first} to {last}");
+    // It goes on with the run, and not into the model.
+    let tensors = |file: &str| Contents::read(&out.join(file)).unwrap().tensors;
+    assert!(tensors("last.safetensors").contains_key("model.auxiliary.linear.weight"));
+    assert!(tensors("best.safetensors").keys().all(|name| !name.contains("auxiliary")));
+    let straight = dir.path().join("straight");
+    let parts = dir.path().join("parts");
+    steps_of(&data, &straight, &["--steps", "6"], &changes);
+    steps_of(&data, &parts, &["--steps", "4"], &changes);
+    let goes_on = ["--override-resume", "--steps", "6", "--threads", "1"];
+    expect_code(&run(&[&["train", "--resume", text(&parts)][..], &goes_on].concat()), 0);
+    let last = |run: &Path| Contents::read(&run.join("last.safetensors")).unwrap().tensors;
+    assert_eq!(last(&straight), last(&parts));
+    // A model says nothing of whole images, so that the head begins anew.
+    let again = dir.path().join("again");
+    let model = out.join("best.safetensors");
+    let args = ["train", "--config", "tiny", "--data", text(&data), "--out", text(&again)];
+    let rest = ["--threads", "1", "--steps", "1", "--init", text(&model), "--set", changes[0]];
+    let said = expect_code(&run(&[&args[..], &rest].concat()), 0);
+    assert!(said.contains("made new: auxiliary.linear.bias, auxiliary.linear.weight"), "{said}");
+    let image = data.join("images");
+    let image = fs::read_dir(image).unwrap().next().unwrap().unwrap().path();
+    expect_code(&run(&[text(&image), "--weights", text(&model), "--engine", "torch"]), 0);
+}

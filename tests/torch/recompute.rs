@@ -38,9 +38,13 @@ const TF: [&str; 6] = [
 /// The trunk alone, whose last map several heads read.
 const MLP: [&str; 2] = ["detector.head=mlp", "detector.cut=last"];
 
+/// With a head for whole images, which reads the same map as the RPN.
+const WEIGHTS: LossWeights = LossWeights { auxiliary: 0.4, ..LossWeights::ONES };
+
 fn detector(changes: &[&str], recompute: bool) -> (VarStore, FasterRcnn<NasNet>) {
     let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
-    let config = Config::recipe("tiny", &changes).unwrap();
+    let mut config = Config::recipe("tiny", &changes).unwrap();
+    config.train.loss_weights = WEIGHTS;
     tch::manual_seed(3);
     let store = VarStore::new(Device::Cpu);
     let root = store.root();
@@ -48,7 +52,7 @@ fn detector(changes: &[&str], recompute: bool) -> (VarStore, FasterRcnn<NasNet>)
     let backbone =
         NasNet::new(&(&root / "backbone"), &config.backbone, config.detector.cut, with_tail);
     let backbone = if recompute { backbone.recomputing() } else { backbone };
-    let detector = FasterRcnn::on(backbone, &root, &config, 3);
+    let detector = FasterRcnn::on(backbone, &root, &config, 3).learning(&root, &config, 3);
     (store, detector)
 }
 
@@ -58,7 +62,7 @@ fn learn(
     changes: &[&str],
     recompute: bool,
     twice: bool,
-) -> ([f64; 4], BTreeMap<String, Tensor>, BTreeMap<String, Tensor>) {
+) -> ([f64; 5], BTreeMap<String, Tensor>, BTreeMap<String, Tensor>) {
     let (mut store, detector) = detector(changes, recompute);
     // Maps gather their gradients in another order: in single precision the last bits differ.
     store.double();
@@ -83,7 +87,7 @@ fn learn(
     }
     tch::manual_seed(5);
     let losses = detector.losses(&images, &truths, mode);
-    detector.backward(&losses.total(&LossWeights::ONES));
+    detector.backward(&losses.total(&WEIGHTS));
     let variables: BTreeMap<String, Tensor> = named_variables(&store).into_iter().collect();
     let gradients = variables.iter().filter(|(_, v)| v.requires_grad() && v.grad().defined());
     let gradients = gradients.map(|(name, v)| (name.clone(), v.grad().copy())).collect();
@@ -131,7 +135,7 @@ fn what_is_computed_again_is_computed_in_the_same_precision() {
         let losses = Precision::Bf16.within(Device::Cpu, || {
             detector.losses(&images, &truths, Mode::Train { progress: 1. })
         });
-        detector.backward(&losses.total(&LossWeights::ONES));
+        detector.backward(&losses.total(&WEIGHTS));
         let learns = named_variables(&store).into_iter().filter(|(_, v)| v.requires_grad());
         let gradients: Vec<(String, Tensor)> = learns
             .filter(|(_, v)| v.grad().defined())

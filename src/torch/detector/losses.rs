@@ -1,4 +1,4 @@
-//! The four losses of Faster R-CNN.
+//! The four losses of Faster R-CNN, and an auxiliary one.
 
 use detect::config::LossWeights;
 use tch::{Reduction, Tensor};
@@ -14,12 +14,20 @@ pub struct Losses {
     pub objectness: Tensor,
     /// Smooth L1 of the anchors' boxes.
     pub rpn_box_reg: Tensor,
+    /// Binary cross-entropy of the classes of whole images, where a head learns them.
+    pub auxiliary: Option<Tensor>,
 }
 
 impl Losses {
-    /// Names of the parts, as torchvision calls them.
+    /// Names of the parts that are Faster R-CNN's, as torchvision calls them.
     pub const NAMES: [&'static str; 4] =
         ["loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"];
+
+    /// All names.
+    pub const ALL: [&'static str; 5] = {
+        let [classifier, box_reg, objectness, rpn_box_reg] = Self::NAMES;
+        [classifier, box_reg, objectness, rpn_box_reg, "loss_auxiliary"]
+    };
 
     /// The parts in the order of [`Self::NAMES`].
     pub fn parts(&self) -> [&Tensor; 4] {
@@ -28,33 +36,40 @@ impl Losses {
 
     /// What is minimised: the sum of the parts by their weights.
     pub fn total(&self, weights: &LossWeights) -> Tensor {
-        let [classifier, box_reg, objectness, rpn_box_reg] = Self::weighted(self.parts(), weights);
-        classifier + box_reg + objectness + rpn_box_reg
+        let total = &self.classifier * weights.class
+            + &self.box_reg * weights.box_
+            + &self.objectness * weights.objectness
+            + &self.rpn_box_reg * weights.rpn_box;
+        match &self.auxiliary {
+            Some(auxiliary) => total + auxiliary * weights.auxiliary,
+            None => total,
+        }
     }
 
-    /// Parts in the order of [`Self::NAMES`], each times its weight.
-    pub fn weighted<T>(parts: [T; 4], weights: &LossWeights) -> [T::Output; 4]
-    where
-        T: std::ops::Mul<f64>,
-    {
-        let [classifier, box_reg, objectness, rpn_box_reg] = parts;
+    /// Values in the order of [`Self::ALL`], each times its weight.
+    pub fn weighted(values: [f64; 5], weights: &LossWeights) -> [f64; 5] {
+        let [classifier, box_reg, objectness, rpn_box_reg, auxiliary] = values;
         [
             classifier * weights.class,
             box_reg * weights.box_,
             objectness * weights.objectness,
             rpn_box_reg * weights.rpn_box,
+            auxiliary * weights.auxiliary,
         ]
     }
 
-    /// The parts in one tensor `[4]`, without gradient.
+    /// The parts in the order of [`Self::ALL`] in one tensor `[5]`, without gradient; 0 for what is not there.
     pub fn stacked(&self) -> Tensor {
-        Tensor::stack(&self.parts(), 0).detach()
+        let [classifier, box_reg, objectness, rpn_box_reg] = self.parts();
+        let none = self.auxiliary.is_none().then(|| classifier.zeros_like());
+        let auxiliary = self.auxiliary.as_ref().or(none.as_ref()).expect("one of the two");
+        Tensor::stack(&[classifier, box_reg, objectness, rpn_box_reg, auxiliary], 0).detach()
     }
 
-    /// The parts as numbers. Waits for the device.
-    pub fn values(&self) -> [f64; 4] {
+    /// The parts of [`Self::stacked`] as numbers. Waits for the device.
+    pub fn values(&self) -> [f64; 5] {
         let values = crate::detector::boxes::to_vec(&self.stacked());
-        [0, 1, 2, 3].map(|i| f64::from(values[i]))
+        [0, 1, 2, 3, 4].map(|i| f64::from(values[i]))
     }
 }
 
@@ -65,23 +80,26 @@ pub struct Counts {
     pub anchors: f64,
     /// Of classes and the regions' boxes: regions, or images.
     pub regions: f64,
+    /// Of the classes of whole images.
+    pub images: f64,
 }
 
 impl Counts {
     /// Of nothing.
-    pub const ZERO: Self = Self { anchors: 0., regions: 0. };
+    pub const ZERO: Self = Self { anchors: 0., regions: 0., images: 0. };
 
     /// `weights` for a batch of these counts, whose losses are to add up with those of others to the losses
     /// of one batch of the counts `whole`.
     #[must_use]
     pub fn share(self, whole: Self, weights: &LossWeights) -> LossWeights {
-        let (anchors, regions) =
-            (self.anchors / whole.anchors.max(1.), self.regions / whole.regions.max(1.));
+        let share = |of: fn(Self) -> f64| of(self) / of(whole).max(1.);
+        let (anchors, regions) = (share(|counts| counts.anchors), share(|counts| counts.regions));
         LossWeights {
             objectness: weights.objectness * anchors,
             rpn_box: weights.rpn_box * anchors,
             class: weights.class * regions,
             box_: weights.box_ * regions,
+            auxiliary: weights.auxiliary * share(|counts| counts.images),
         }
     }
 }
@@ -90,6 +108,7 @@ impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.anchors += other.anchors;
         self.regions += other.regions;
+        self.images += other.images;
     }
 }
 

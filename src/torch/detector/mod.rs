@@ -20,6 +20,7 @@ pub mod boxes;
 pub mod coder;
 pub mod crop;
 pub mod family;
+pub mod image_head;
 pub mod losses;
 pub mod post;
 pub mod roi;
@@ -36,6 +37,7 @@ use tch::nn::Path;
 use ahead::{Held, Pace};
 use assign::Draws;
 use family::Family;
+use image_head::ImageHead;
 pub use losses::{Counts, Losses};
 use roi::{RoiHead, Sampled};
 use rpn::{Rpn, RpnOutput};
@@ -124,6 +126,8 @@ pub struct FasterRcnn<B> {
     rpn: Rpn,
     roi: RoiHead,
     family: Box<dyn Family>,
+    /// In training alone.
+    image_head: Option<ImageHead>,
 }
 
 impl FasterRcnn<NasNet> {
@@ -148,7 +152,18 @@ impl<B: Backbone> FasterRcnn<B> {
             roi: RoiHead::new(&(path / "roi_heads"), &config.detector, spec, classes, layers),
             backbone,
             family,
+            image_head: None,
         }
+    }
+
+    /// The same detector with what is made for training alone: a head under `path` for the classes of whole images,
+    /// where `config` gives its loss a weight.
+    #[must_use]
+    pub fn learning(mut self, path: &Path, config: &Config, classes: usize) -> Self {
+        let wanted = config.train.loss_weights.auxiliary > 0.;
+        let spec = self.backbone.spec();
+        self.image_head = wanted.then(|| ImageHead::new(path, spec, classes));
+        self
     }
 
     /// The featurizer.
@@ -156,7 +171,7 @@ impl<B: Backbone> FasterRcnn<B> {
         &self.backbone
     }
 
-    /// The four losses of a batch. Samples are drawn from libtorch's generator: for each image in the
+    /// The losses of a batch. Samples are drawn from libtorch's generator: for each image in the
     /// RPN, then for each image in the heads.
     ///
     /// # Panics
@@ -182,8 +197,10 @@ impl<B: Backbone> FasterRcnn<B> {
         let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
         let predicted = self.roi.predict(&self.backbone, &map, &regions, images.padded(), mode);
         let (classifier, box_reg) = self.family.roi_losses(&predicted, &sampled);
+        let auxiliary = self.image_head.as_ref().map(|head| head.loss(&map, images, truths));
         profile::lap(Part::Roi);
-        Pass { losses: Losses { classifier, box_reg, objectness, rpn_box_reg }, counts, held }
+        let losses = Losses { classifier, box_reg, objectness, rpn_box_reg, auxiliary };
+        Pass { losses, counts, held }
     }
 
     /// What the losses of [`Self::counted_losses`] are means over, for the price of the trunk and the RPN alone: without
@@ -230,7 +247,8 @@ impl<B: Backbone> FasterRcnn<B> {
         let gt_boxes: Vec<Tensor> = gt_boxes.iter().map(|t| boxes::upload(t, device)).collect();
         let (sampled, held) = self.family.sample(&proposals, &gt_boxes, &gt_labels, draws);
         let regions = self.family.roi_count(&sampled);
-        let counts = Counts { anchors: anchors as f64, regions: regions as f64 };
+        let [anchors, regions, images] = [anchors, regions, truths.len()].map(|n| n as f64);
+        let counts = Counts { anchors, regions, images };
         Drawn { map, objectness, rpn_box_reg, counts, sampled, held }
     }
 

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::stop::Stop;
 use super::{Network, Trainer, checkpoint, log};
+use crate::detector::image_head;
 use crate::{evaluate, weights};
 
 impl Trainer {
@@ -136,8 +137,9 @@ impl Trainer {
             return Ok(());
         }
         let config = &self.setup.config;
-        let mut contents =
-            Contents { tensors: weights::collect(&self.judged().store, ""), ..Contents::default() };
+        let mut tensors = weights::collect(&self.judged().store, "");
+        tensors.retain(|name, _| !image_head::is_of(name)); // of training alone
+        let mut contents = Contents { tensors, ..Contents::default() };
         if config.train.half_precision_model {
             weights::halve(&mut contents);
         }

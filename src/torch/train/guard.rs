@@ -24,13 +24,14 @@ use crate::weights;
 /// What the last step was about, to find out why it failed.
 #[derive(Debug, Default)]
 pub(super) struct Latest {
-    pub(super) losses: [f64; 4],
+    /// In the order of [`Losses::ALL`]; 0 for what the detector does not learn.
+    pub(super) losses: [f64; 5],
     pub(super) lr: f64,
     pub(super) image_ids: Vec<i64>,
 }
 
 impl Latest {
-    pub(super) fn of(losses: [f64; 4], lr: f64, batches: &[Batch]) -> Self {
+    pub(super) fn of(losses: [f64; 5], lr: f64, batches: &[Batch]) -> Self {
         let samples = batches.iter().flat_map(|batch| &batch.samples);
         let image_ids = samples.map(|sample| sample.image_id).collect();
         Self { losses, lr, image_ids }
@@ -40,8 +41,10 @@ impl Latest {
 impl fmt::Display for Latest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "lr {}", self.lr)?;
-        for (name, value) in Losses::NAMES.iter().zip(&self.losses) {
-            write!(f, ", {name} {value}")?;
+        for (name, value) in Losses::ALL.iter().zip(&self.losses) {
+            if *value != 0. || Losses::NAMES.contains(name) {
+                write!(f, ", {name} {value}")?;
+            }
         }
         let ids: Vec<String> = self.image_ids.iter().map(ToString::to_string).collect();
         write!(f, "; image ids {}", ids.join(", "))

@@ -3,8 +3,9 @@
 //!
 //! A detector with other classes gives everything but the rows of its two predictors; of these it gives the
 //! background's and those of the classes that have the same name. All else has to fit, and all that does not
-//! is listed.
+//! is listed. The head of the auxiliary loss, which no model keeps, always begins anew.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -15,7 +16,8 @@ use detect::weights::{Contents, ModelInfo, StoredTensor, WeightsError};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-use crate::weights::{from_stored, load, load_into, named_variables, to_stored};
+use crate::detector::image_head;
+use crate::weights::{from_stored, load_into, named_variables, to_stored};
 
 /// The two layers whose rows are classes.
 const PREDICTORS: [&str; 2] =
@@ -81,11 +83,23 @@ pub fn begin_with(
         categories.iter().map(|c| c.name.clone()).collect()
     };
     let (own, theirs) = (names(categories), names(&theirs));
-    if own == theirs {
-        load(store, contents, "", path)?;
-        return Ok(Report { taken: named_variables(store).len(), ..Report::default() });
-    }
-    from_other_classes(store, [&own, &theirs], contents, path)
+    let of_head = |name: &String| image_head::is_of(name);
+    let (new, variables): (Vec<_>, Vec<_>) =
+        named_variables(store).into_iter().partition(|(name, _)| of_head(name));
+    let variables: BTreeMap<_, _> = variables.into_iter().collect();
+    let mut contents = contents.clone();
+    let left: Vec<String> = contents.tensors.keys().filter(|name| of_head(name)).cloned().collect();
+    contents.tensors.retain(|name, _| !of_head(name));
+    let mut report = if own == theirs {
+        let taken = variables.len();
+        load_into(variables, &contents, "", path)?;
+        Report { taken, ..Report::default() }
+    } else {
+        from_other_classes(variables, [&own, &theirs], &contents, path)?
+    };
+    report.made.extend(new.into_iter().map(|(name, _)| name));
+    report.left.extend(left);
+    Ok(report)
 }
 
 /// What the network of the file computes otherwise than `config` does, although its tensors fit: one line a key,
@@ -122,7 +136,7 @@ fn from_classifier(
     contents: &Contents,
     path: &Path,
 ) -> Result<Report, WeightsError> {
-    let (featurizer, heads): (std::collections::BTreeMap<_, _>, Vec<_>) = {
+    let (featurizer, heads): (BTreeMap<_, _>, Vec<_>) = {
         let (featurizer, heads): (Vec<_>, Vec<_>) =
             named_variables(store).into_iter().partition(|(name, _)| name.starts_with("backbone."));
         (featurizer.into_iter().collect(), heads)
@@ -152,7 +166,7 @@ fn rows_of(rows: i64, classes: usize, each: i64, class: usize) -> Option<i64> {
 
 /// From a detector of other classes; `names` are those of the run and those of the file.
 fn from_other_classes(
-    store: &VarStore,
+    variables: BTreeMap<String, Tensor>,
     names: [&[String]; 2],
     contents: &Contents,
     path: &Path,
@@ -164,7 +178,6 @@ fn from_other_classes(
         .into_iter()
         .chain(own.iter().enumerate().filter_map(|(i, name)| Some([i + 1, place(name)? + 1])))
         .collect();
-    let variables = named_variables(store);
     let mut patched = contents.clone();
     let mut made = Vec::new();
     for (predictor, each) in PREDICTORS.into_iter().zip([1, 4]) {
@@ -180,12 +193,13 @@ fn from_other_classes(
             }
         }
     }
-    load(store, &patched, "", path)?;
+    let taken = variables.len() - made.len();
+    load_into(variables, &patched, "", path)?;
     let of = |names: &[String], keep: &dyn Fn(&String) -> bool| -> Vec<String> {
         names.iter().filter(|name| keep(name)).cloned().collect()
     };
     Ok(Report {
-        taken: variables.len() - made.len(),
+        taken,
         made,
         left: Vec::new(),
         kept: of(own, &|name| theirs.contains(name)),

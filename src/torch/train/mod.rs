@@ -93,7 +93,8 @@ struct Network {
 impl Network {
     fn new(config: &Config, classes: usize, device: Device) -> Self {
         let store = VarStore::new(device);
-        let detector = FasterRcnn::new(&store.root(), config, classes);
+        let root = store.root();
+        let detector = FasterRcnn::new(&root, config, classes).learning(&root, config, classes);
         Self { store, detector }
     }
 }
@@ -180,9 +181,11 @@ impl Trainer {
             let shown = (images - begun).min(train.batch * train.accumulate);
             let rate = shown as f64 / (waited + worked);
             if step.is_multiple_of(train.log_every) || step == total {
+                let auxiliary = train.loss_weights.auxiliary > 0.;
                 let loss: f64 = Losses::weighted(losses, &train.loss_weights).iter().sum();
                 let mut line = json!({ "kind": "step", "step": step, "epoch": (step - 1) / per_epoch, "loss": loss });
-                for (name, value) in Losses::NAMES.iter().zip(losses) {
+                let named = Losses::ALL.iter().zip(losses);
+                for (name, value) in named.take(if auxiliary { 5 } else { 4 }) {
                     line[*name] = json!(value);
                 }
                 line["grad_norm"] = json!(norm);
@@ -235,8 +238,8 @@ impl Trainer {
         self.state.step >= self.state.total || patience > 0 && self.state.stale >= patience
     }
 
-    /// One step: forward, backward, weights. Gives the four losses, the gradients' norm and the rate.
-    fn step(&mut self, batches: &[Batch]) -> anyhow::Result<([f64; 4], f64, f64)> {
+    /// One step: forward, backward, weights. Gives the losses, the gradients' norm and the rate.
+    fn step(&mut self, batches: &[Batch]) -> anyhow::Result<([f64; 5], f64, f64)> {
         let train = &self.setup.config.train;
         let (step, total) = (self.state.step, self.state.total);
         let (images, per_epoch) = (self.epochs.len(), train.steps_per_epoch(self.epochs.len()));

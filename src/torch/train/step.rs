@@ -40,7 +40,7 @@ pub(super) struct Settings<'a> {
 
 /// What a batch leaves until the end of its step.
 struct Part {
-    /// Its losses, and whether the pass held: `[5]`.
+    /// Its losses, and whether the pass held: `[6]`.
     row: Tensor,
     counts: Counts,
 }
@@ -62,14 +62,14 @@ impl Part {
 /// Losses of a batch that are not finite.
 #[derive(Debug)]
 pub(super) struct NotFinite {
-    pub(super) losses: [f64; 4],
+    pub(super) losses: [f64; 5],
     /// Of the batch.
     pub(super) image_ids: Vec<i64>,
 }
 
 /// Losses that are not finite, of a batch of this process.
 struct Fault {
-    losses: [f64; 4],
+    losses: [f64; 5],
     batch: usize,
 }
 
@@ -83,8 +83,8 @@ impl NotFinite {
         let bytes = ranks.first(&bytes);
         let words = bytes.as_chunks::<8>().0;
         let loss = |i: usize| words.get(i).map_or(f64::NAN, |word| f64::from_le_bytes(*word));
-        let image_ids = words.iter().skip(4).map(|word| i64::from_le_bytes(*word));
-        Self { losses: [0, 1, 2, 3].map(loss), image_ids: image_ids.collect() }
+        let image_ids = words.iter().skip(5).map(|word| i64::from_le_bytes(*word));
+        Self { losses: [0, 1, 2, 3, 4].map(loss), image_ids: image_ids.collect() }
     }
 }
 
@@ -189,7 +189,7 @@ pub(super) fn gradients<B: Backbone>(
     forecast: &mut Forecast,
     batches: &[Batch],
     settings: &Settings<'_>,
-) -> Result<[f64; 4], NotFinite> {
+) -> Result<[f64; 5], NotFinite> {
     let ranks = settings.ranks;
     let several = batches.len() > 1 || ranks.share().count > 1;
     let images: usize = batches.iter().map(|batch| batch.samples.len()).sum();
@@ -232,7 +232,7 @@ pub(super) fn gradients<B: Backbone>(
         // The others wait for this process's part of the first conclusion, even if it has no batch.
         whole.get_or_insert_with(|| conclude(Counts::ZERO, [0, images], &*ranks));
         let read = read(&parts);
-        held &= read.iter().all(|row| row[4] == 1.);
+        held &= read.iter().all(|row| row[5] == 1.);
         if settings.pace == Pace::Ahead {
             held = !ranks.any(!held);
             forecast.ahead.learn(held);
@@ -291,7 +291,7 @@ fn counted<B: Backbone>(
 }
 
 /// The rows of `parts`: read at once, and after all of the backward pass, since whoever reads waits for the device.
-fn read(parts: &[Part]) -> Vec<[f32; 5]> {
+fn read(parts: &[Part]) -> Vec<[f32; 6]> {
     if parts.is_empty() {
         return Vec::new();
     }
@@ -300,14 +300,15 @@ fn read(parts: &[Part]) -> Vec<[f32; 5]> {
 }
 
 /// The part of the losses of a step that its batches `parts` have, or the first batch whose losses are not finite.
-fn values(read: &[[f32; 5]], parts: &[Part], whole: Counts) -> Result<[f64; 4], Fault> {
-    let mut values = [0.; 4];
+fn values(read: &[[f32; 6]], parts: &[Part], whole: Counts) -> Result<[f64; 5], Fault> {
+    const ONES: LossWeights = LossWeights { auxiliary: 1., ..LossWeights::ONES };
+    let mut values = [0.; 5];
     for (batch, (row, part)) in read.iter().zip(parts).enumerate() {
-        let losses = [0, 1, 2, 3].map(|i| f64::from(row[i]));
+        let losses = [0, 1, 2, 3, 4].map(|i| f64::from(row[i]));
         if !losses.iter().all(|v| v.is_finite()) {
             return Err(Fault { losses, batch });
         }
-        let shares = Losses::weighted(losses, &part.counts.share(whole, &LossWeights::ONES));
+        let shares = Losses::weighted(losses, &part.counts.share(whole, &ONES));
         values.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
     }
     Ok(values)
@@ -315,10 +316,10 @@ fn values(read: &[[f32; 5]], parts: &[Part], whole: Counts) -> Result<[f64; 4], 
 
 /// What the processes found, as one: the losses of the step, or what is wrong in the first that has a fault.
 fn agreed(
-    found: Result<[f64; 4], Fault>,
+    found: Result<[f64; 5], Fault>,
     batches: &[Batch],
     ranks: &dyn Ranks,
-) -> Result<[f64; 4], NotFinite> {
+) -> Result<[f64; 5], NotFinite> {
     let mut values = found.as_ref().copied().unwrap_or_default();
     let fault = found.err().map(|Fault { losses, batch }| {
         let image_ids = batches[batch].samples.iter().map(|sample| sample.image_id).collect();
@@ -333,9 +334,9 @@ fn agreed(
 
 /// What all processes have together.
 fn of_all(counts: Counts, ranks: &dyn Ranks) -> Counts {
-    let mut sums = [counts.anchors, counts.regions];
+    let mut sums = [counts.anchors, counts.regions, counts.images];
     ranks.sum_f64(&mut sums);
-    Counts { anchors: sums[0], regions: sums[1] }
+    Counts { anchors: sums[0], regions: sums[1], images: sums[2] }
 }
 
 /// The counts of the step, concluded from those of each process's first batch: of `own` of its `images`.
@@ -345,7 +346,7 @@ fn conclude(counts: Counts, [own, images]: [usize; 2], ranks: &dyn Ranks) -> Cou
     let [anchors, regions, own, images] = sums;
     // Multiplied first: whole numbers stay exact.
     let of_all = |count: f64| count * images / own.max(1.);
-    Counts { anchors: of_all(anchors), regions: of_all(regions) }
+    Counts { anchors: of_all(anchors), regions: of_all(regions), images }
 }
 
 /// Leaves in `fixed` what the processes have on average, of those in which any of it moved away from `before`: running

@@ -184,7 +184,7 @@ fn losses_from_the_golden_predictions_are_tensorflow_s() {
 fn check_losses(case: &Case, golden: &Golden) {
     let (objectness, rpn_box_reg) = rpn::losses(&rpn_output(golden), &[sampled_anchors(golden)]);
     let (classifier, box_reg) = roi::losses(&head_output(golden), &[sampled_regions(golden)], 0.);
-    let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
+    let losses = Losses { classifier, box_reg, objectness, rpn_box_reg, auxiliary: None };
     for ((name, part), expected) in
         Losses::NAMES.iter().zip(losses.parts()).zip(golden_losses(case, golden))
     {
@@ -208,7 +208,7 @@ fn step(case: &Case, golden: &Golden, pixels: &Tensor) -> (VarStore, Losses, Ten
     let crops = parts.roi.crops(&map, &[drawn.boxes.shallow_clone()], case.padded);
     let output = parts.roi.classify(&parts.backbone.tail(&crops, TRAIN));
     let (classifier, box_reg) = roi::losses(&output, &[drawn], 0.);
-    let losses = Losses { classifier, box_reg, objectness, rpn_box_reg };
+    let losses = Losses { classifier, box_reg, objectness, rpn_box_reg, auxiliary: None };
     losses.total(&case.config.train.loss_weights).backward();
     (parts.store, losses, map.detach())
 }
