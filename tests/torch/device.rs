@@ -210,7 +210,7 @@ fn a_step_on_a_gpu_is_one_on_a_cpu() {
     for (name, device) in [("cpu", "cpu"), ("gpu", gpu.as_str())] {
         bench.train(name, device, 1, &plain);
     }
-    // Samples are drawn on the CPU; sums are made in another order.
+    // Samples are the same; sums are made in another order.
     assert_first_losses_agree(&bench.run("cpu"), &bench.run("gpu"), 1e-3, 1e-2);
 }
 

@@ -224,7 +224,8 @@ fn check_shared_stages(case: &Case, golden: &Golden, mode: Mode) {
         }
         if mode.is_train() {
             let ahead =
-                torchvision::rpn::proposals_ahead(&case.config.rpn, &output, &sizes(golden));
+                torchvision::rpn::proposals_ahead(&case.config.rpn, &output, &sizes(golden))
+                    .unwrap();
             for (i, found) in ahead.iter().enumerate() {
                 let get = |name: &str| golden.get(&format!("rpn.{name}.{i}"));
                 let [boxes, scores] = settled(found);

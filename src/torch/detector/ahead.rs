@@ -15,7 +15,7 @@ pub enum Pace {
     /// It reads how many regions there are.
     Waits,
     /// It takes for granted that NMS settles within [`ROUNDS`], and that each image offers as many regions as are to be
-    /// sampled.
+    /// sampled, or as there can be if these are fewer.
     Ahead,
 }
 
@@ -29,22 +29,29 @@ impl Pace {
 /// Whether what [`Pace::Ahead`] takes for granted is so.
 #[derive(Debug)]
 pub enum Held {
-    /// A pass that waited knows, as far as the number of regions goes.
+    /// A pass that waited is right in any case, and knows whether it is so, as far as the number of regions goes.
     Known(bool),
-    /// A pass that went ahead has left it on the device: a bool, without dimensions.
+    /// A pass that went ahead is right if it is so, and has left that on the device: a bool, without dimensions.
     Told(Tensor),
 }
 
 impl Held {
     /// Whether all of `parts`, which are of one pass, held.
+    ///
+    /// # Panics
+    /// If some of a pass waited, and some went ahead.
     pub fn all(parts: impl IntoIterator<Item = Self>) -> Self {
-        parts.into_iter().fold(Self::Known(true), |all, part| match (all, part) {
+        let both = |all, part| match (all, part) {
             (Self::Known(a), Self::Known(b)) => Self::Known(a && b),
-            (Self::Known(_), told) | (told, Self::Known(_)) => told,
             (Self::Told(a), Self::Told(b)) => Self::Told(a.logical_and(&b)),
-        })
+            _ => unreachable!("a pass has one pace"),
+        };
+        parts.into_iter().reduce(both).unwrap_or(Self::Known(true))
     }
 }
+
+/// Boxes among which [`suppress`] is to choose at most: it takes 16 bytes for each pair of them.
+pub const MOST: i64 = 8192;
 
 /// Rounds of [`suppress`]. Chains of boxes of which each decides on the next are short.
 pub const ROUNDS: usize = 32;

@@ -83,15 +83,17 @@ pub fn generalized_iou(a: &Tensor, b: &Tensor) -> Tensor {
 
 /// Areas of the intersection and of the union of each pair: `[G, A]`.
 fn overlap(a: &Tensor, b: &Tensor) -> (Tensor, Tensor) {
-    let corner = |xs: &Tensor, from: i64| xs.narrow(1, from, 2);
     let area = |xs: &Tensor| {
-        let size = corner(xs, 2) - corner(xs, 0);
-        size.select(1, 0) * size.select(1, 1) // [N]
+        let side = |axis| xs.select(1, axis + 2) - xs.select(1, axis);
+        side(0) * side(1) // [N]
     };
-    let top_left = corner(a, 0).unsqueeze(1).maximum(&corner(b, 0)); // [G, A, 2]
-    let bottom_right = corner(a, 2).unsqueeze(1).minimum(&corner(b, 2)); // [G, A, 2]
-    let overlap = (bottom_right - top_left).clamp_min(0.); // [G, A, 2]
-    let inter = overlap.select(2, 0) * overlap.select(2, 1); // [G, A]
+    let shared = |axis: i64| {
+        let edge = |xs: &Tensor, from: i64| xs.select(1, axis + from);
+        let start = edge(a, 0).unsqueeze(1).maximum(&edge(b, 0)); // [G, A]
+        let end = edge(a, 2).unsqueeze(1).minimum(&edge(b, 2)); // [G, A]
+        (end - start).clamp_min(0.)
+    };
+    let inter = shared(0) * shared(1); // [G, A]
     let union = area(a).unsqueeze(1) + area(b) - &inter; // [G, A]
     (inter, union)
 }

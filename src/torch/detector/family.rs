@@ -43,8 +43,9 @@ pub trait Family: Debug + Send {
     /// The best regions of each image. Waits for the device.
     fn proposals(&self, output: &RpnOutput, sizes: &[Size], mode: Mode) -> Vec<Proposals>;
 
-    /// The same in training without waiting, as many of each image as there can be; of at least one anchor.
-    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Vec<Proposals>;
+    /// The same in training without waiting, as many of each image as there can be. None where there is no anchor, or
+    /// NMS would have to choose among too many ([`ahead::MOST`](super::ahead::MOST)).
+    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Option<Vec<Proposals>>;
 
     /// Losses of objectness and of boxes over anchors that are sampled in each image, and the number of
     /// things that both are means over. Truths `[G, 4]` are on the CPU.

@@ -11,8 +11,10 @@
 //! What is sent to the device is sent by [`boxes::upload`], which does not wait.
 //!
 //! [`Pace::Waits`], which is that of a CPU and of what [`Pace::Ahead`] could not settle, reads, after the RPN, the boxes
-//! that NMS chooses from (`Candidates::read`), and then how many regions were drawn. So does evaluation.
-//! `detector.sampling_ratio = 0`, which no shipped recipe has, reads the largest number of samples of a bin in both.
+//! that NMS chooses from (`Candidates::read`), and then how many regions were drawn. So does evaluation, and a pass in which
+//! NMS would choose among more than [`ahead::MOST`] boxes.
+//! `detector.sampling_ratio = 0`, which no shipped recipe has, reads the largest number of samples of a bin in both, and
+//! norms that are synchronised over processes read their sums.
 
 pub mod ahead;
 pub mod assign;
@@ -233,12 +235,9 @@ impl<B: Backbone> FasterRcnn<B> {
         let map = self.backbone.trunk(&images.pixels, mode);
         profile::lap(Part::Trunk);
         let rpn = self.anchored(&map, images, mode);
-        // Without an anchor there is nothing to wait for.
-        let proposals = if pace == Pace::Ahead && rpn.anchors.size()[0] > 0 {
-            self.family.proposals_ahead(&rpn, &images.sizes)
-        } else {
-            self.family.proposals(&rpn, &images.sizes, mode)
-        };
+        let ahead = (pace == Pace::Ahead).then(|| self.family.proposals_ahead(&rpn, &images.sizes));
+        let proposals =
+            ahead.flatten().unwrap_or_else(|| self.family.proposals(&rpn, &images.sizes, mode));
         let gt_boxes: Vec<Tensor> = truths.iter().map(|t| boxes::to_tensor(&t.boxes)).collect();
         let gt_labels = truths.iter().map(|t| boxes::labels_to_tensor(&t.labels));
         let (objectness, rpn_box_reg, anchors) = self.family.rpn_losses(&rpn, &gt_boxes, draws);

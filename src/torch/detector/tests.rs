@@ -58,7 +58,7 @@ fn a_pass_that_goes_ahead_reads_nothing_from_its_device() {
         let (map, of_trunk) = reads_of(|| network.backbone.trunk(&images.pixels, mode));
         let rpn = network.anchored(&map, &images, mode);
         let (proposals, of_proposals) =
-            reads_of(|| network.family.proposals_ahead(&rpn, &images.sizes));
+            reads_of(|| network.family.proposals_ahead(&rpn, &images.sizes).unwrap());
         let ((sampled, held), of_sample) =
             reads_of(|| network.family.sample(&proposals, &gt_boxes, &gt_labels, draws));
         let (_losses, of_heads) = reads_of(|| {

@@ -16,6 +16,7 @@ use super::optim::{Optimizer, average};
 use super::profiler::Profiler;
 use super::step::Forecast;
 use super::{Network, Setup, Trainer, freeze, init, seed_of};
+use crate::detector::ahead::Pace;
 use crate::precision::Precision;
 use crate::{shim, weights};
 
@@ -192,6 +193,9 @@ impl Trainer {
             let flat = optimizer.layout().gather(&network.store);
             (network, flat)
         });
+        // One pace for all, which decides what they tell each other, even if they have unlike devices.
+        let waits = setup.ranks.any(Pace::of(setup.device) == Pace::Waits);
+        let pace = if waits { Pace::Waits } else { Pace::Ahead };
         let (epochs, latest, profiler) = (setup.epochs(), Latest::default(), Profiler::of(0));
         Ok(Self {
             setup,
@@ -200,6 +204,7 @@ impl Trainer {
             model,
             average,
             optimizer,
+            pace,
             forecast: Forecast::default(),
             metrics: None,
             latest,

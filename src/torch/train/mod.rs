@@ -117,7 +117,9 @@ pub struct Trainer {
     /// The moving average, where the recipe has one, and its variables as one tensor.
     average: Option<(Network, Tensor)>,
     optimizer: Optimizer,
-    /// Of the samples of a step.
+    /// Of the steps of all processes.
+    pace: Pace,
+    /// What the next step takes for granted.
     forecast: Forecast,
     /// Of the process that writes.
     metrics: Option<Metrics>,
@@ -256,7 +258,7 @@ impl Trainer {
             ranks: self.setup.ranks,
             synchronised: self.setup.config.backbone.synchronised(),
             batch: train.batch,
-            pace: Pace::of(self.setup.device),
+            pace: self.pace,
         };
         self.check_truths(batches)?;
         let statistics = self.statistics();

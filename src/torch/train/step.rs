@@ -34,30 +34,30 @@ pub(super) struct Settings<'a> {
     pub(super) synchronised: bool,
     /// Images of a batch, of which the last one of the step may have fewer.
     pub(super) batch: usize,
-    /// Of passes about which there are no doubts.
+    /// Of passes about which there are no doubts; alike in all processes.
     pub(super) pace: Pace,
 }
 
 /// What a batch leaves until the end of its step.
 struct Part {
-    /// Its losses, and whether the pass held: `[6]`.
+    /// Its losses, and whether they are right: `[6]`.
     row: Tensor,
     counts: Counts,
 }
 
 impl Part {
-    fn of(pass: &Pass, known: &mut bool) -> Self {
+    fn of(pass: &Pass) -> Self {
         let losses = pass.losses.stacked();
         let held = match &pass.held {
-            Held::Known(held) => {
-                *known &= held;
-                losses.new_ones([1], (losses.kind(), losses.device()))
-            }
+            Held::Known(_) => losses.new_ones([1], (losses.kind(), losses.device())),
             Held::Told(held) => held.to_kind(losses.kind()).reshape([1]),
         };
         Self { row: Tensor::cat(&[losses, held], 0), counts: pass.counts }
     }
 }
+
+/// Passes of a step after which its numbers of samples are taken as they are. Where passes are alike, three suffice.
+const ATTEMPTS: usize = 6;
 
 /// Losses of a batch that are not finite.
 #[derive(Debug)]
@@ -99,21 +99,42 @@ pub(super) struct Forecast {
 }
 
 /// Steps in which something is not taken for granted.
-#[derive(Debug, Default)]
-struct Doubts(u32);
+#[derive(Debug)]
+struct Doubts {
+    /// That are still to come.
+    left: u32,
+    /// After the next time that it is taken for granted, and wrong.
+    next: u32,
+}
+
+impl Default for Doubts {
+    fn default() -> Self {
+        Self { left: 0, next: Self::FIRST }
+    }
+}
 
 impl Doubts {
-    /// Steps after a wrong one. A count takes a fifth of a step, and waiting less, so that even where one step in a hundred
+    /// Steps after a wrong one: a count takes a fifth of a step, and waiting less, so that even where one step in a hundred
     /// surprises, they cost little.
-    const MOST: u32 = 8;
+    const FIRST: u32 = 8;
+    /// At most so many, after several in a row.
+    const MOST: u32 = 1024;
 
     fn any(&self) -> bool {
-        self.0 > 0
+        self.left > 0
     }
 
-    /// What was, or would have been, taken for granted in a step was `right`.
+    /// What was, or as far as is known would have been, taken for granted in a step was `right`.
     fn learn(&mut self, right: bool) {
-        self.0 = if right { self.0.saturating_sub(1) } else { Self::MOST };
+        match (self.any(), right) {
+            (false, true) => self.next = Self::FIRST,
+            (false, false) => {
+                self.left = self.next;
+                self.next = (2 * self.next).min(Self::MOST);
+            }
+            (true, true) => self.left -= 1,
+            (true, false) => self.left = self.left.max(Self::FIRST),
+        }
     }
 }
 
@@ -197,18 +218,26 @@ pub(super) fn gradients<B: Backbone>(
     let mut pace = if forecast.ahead.any() { Pace::Waits } else { settings.pace };
     // What another attempt must find as it was: running statistics.
     let before = (several || pace == Pace::Ahead).then(|| optimizer.fixed().copy());
+    let restore = |optimizer: &Optimizer, before: &Tensor| {
+        tch::no_grad(|| optimizer.fixed().copy_(before));
+    };
     let mut whole: Option<Counts> = None;
     if let Some(before) = before.as_ref().filter(|_| several && forecast.counts.any()) {
         let [concluded, counted] = counted(network, &turns, images, settings);
-        tch::no_grad(|| optimizer.fixed().copy_(before));
+        restore(optimizer, before);
         forecast.counts.learn(concluded == counted);
         whole = Some(counted);
     }
+    // Whether the counts are still to be found as they were concluded.
+    let mut relies = several && whole.is_none();
+    let mut first = true;
+    let mut attempts = 0;
     loop {
+        attempts += 1;
         optimizer.zero_grad();
         let mut parts: Vec<Part> = Vec::with_capacity(batches.len());
         let mut sum = Counts::ZERO;
-        let mut held = true;
+        let mut known = true;
         for turn in &turns {
             synchronised::within(ranks, turn.batch.is_some(), || {
                 let pass = turn.pass(settings, |images, truths, draws| {
@@ -225,35 +254,57 @@ pub(super) fn gradients<B: Backbone>(
                     total * settings.scale
                 });
                 profile::lap(profile::Part::Backward);
-                parts.extend(turn.batch.map(|_| Part::of(&pass, &mut held)));
+                if turn.batch.is_some() {
+                    known &= !matches!(pass.held, Held::Known(false));
+                    parts.push(Part::of(&pass));
+                }
                 sum += counts;
             });
         }
         // The others wait for this process's part of the first conclusion, even if it has no batch.
         whole.get_or_insert_with(|| conclude(Counts::ZERO, [0, images], &*ranks));
         let read = read(&parts);
-        held &= read.iter().all(|row| row[5] == 1.);
-        if settings.pace == Pace::Ahead {
-            held = !ranks.any(!held);
-            forecast.ahead.learn(held);
+        let right = read.iter().all(|row| row[5] == 1.);
+        if pace == Pace::Ahead || (settings.pace == Pace::Ahead && first) {
+            // Alike in all processes, whose paces are: see `Trainer::build`.
+            let mut wrong = [right, right && known].map(|fine| f64::from(u8::from(!fine)));
+            ranks.sum_f64(&mut wrong);
+            if first {
+                forecast.ahead.learn(wrong[1] == 0.);
+            }
+            first = false;
+            if let Some(before) = before.as_ref().filter(|_| wrong[0] > 0.) {
+                tracing::debug!("a step could not go ahead of its device, and is made again");
+                restore(optimizer, before);
+                pace = Pace::Waits;
+                // Concluded from samples that were wrong; counts are of passes that wait.
+                if relies {
+                    let [concluded, counted] = counted(network, &turns, images, settings);
+                    restore(optimizer, before);
+                    forecast.counts.learn(concluded == counted);
+                    (whole, relies) = (Some(counted), false);
+                } else if !several {
+                    whole = None;
+                }
+                continue;
+            }
         }
         let sum = of_all(sum, &*ranks);
-        let again = match &before {
-            Some(before) if pace == Pace::Ahead && !held => {
-                // What was counted was counted by passes that wait.
-                (pace, whole) = (Pace::Waits, None);
-                Some(before)
-            }
-            Some(before) if several && whole != Some(sum) => {
-                forecast.counts.learn(false);
-                whole = Some(sum);
-                Some(before)
-            }
-            _ => None,
-        };
-        if let Some(before) = again {
-            tch::no_grad(|| optimizer.fixed().copy_(before));
+        let differs = several && whole != Some(sum);
+        // On a device whose passes are not alike to the bit, numbers may differ by a few from each to the next.
+        if differs && attempts == ATTEMPTS {
+            tracing::warn!(
+                "the numbers of samples of a step were others in each of {ATTEMPTS} passes"
+            );
+        }
+        if let Some(before) = before.as_ref().filter(|_| differs && attempts < ATTEMPTS) {
+            restore(optimizer, before);
+            forecast.counts.learn(false);
+            (whole, relies) = (Some(sum), false);
             continue;
+        }
+        if relies {
+            forecast.counts.learn(true);
         }
         let values = agreed(values(&read, &parts, sum), batches, &*ranks)?;
         if let Some(before) = before.filter(|_| ranks.share().count > 1) {

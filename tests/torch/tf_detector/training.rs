@@ -138,7 +138,7 @@ fn check_samples(case: &Case, golden: &Golden) {
     let proposals = found[0].boxes.size()[0];
     let expected = sampled_regions(golden).boxes;
     compare(case, "training proposals", &expected, &found[0].boxes, 1e-5);
-    let ahead = rpn::proposals_ahead(&case.config.rpn, &output, &size);
+    let ahead = rpn::proposals_ahead(&case.config.rpn, &output, &size).unwrap();
     compare(case, "training proposals ahead", &expected, &settled(&ahead[0])[0], 1e-5);
     let (gt_boxes, gt_labels) = truth(case, golden);
     let settings = &case.config.rpn;

@@ -72,7 +72,7 @@ impl Family for Tf {
         rpn::proposals(&self.rpn, output, sizes, mode)
     }
 
-    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Vec<Proposals> {
+    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Option<Vec<Proposals>> {
         rpn::proposals_ahead(&self.rpn, output, sizes)
     }
 

@@ -79,19 +79,22 @@ pub fn proposals(
     })
 }
 
-/// What [`proposals`] gives in training, without waiting for the device. Among [`AHEAD`] times as many of the best as are
+/// What [`proposals`] gives in training, without waiting for the device. Among `AHEAD` times as many of the best as are
 /// wanted there have to be enough that are not too close; else they are not settled.
 pub fn proposals_ahead(
     settings: &config::Rpn,
     output: &RpnOutput,
     sizes: &[Size],
-) -> Vec<Proposals> {
+) -> Option<Vec<Proposals>> {
     let most = settings.post_nms_train as i64;
     let scores = |output: &RpnOutput| output.objectness.softmax(2, None::<Kind>).select(2, 1);
+    let all = output.anchors.size()[0];
+    let count = all.min(most * AHEAD);
+    if !(1..=ahead::MOST).contains(&count) {
+        return None;
+    }
     tch::no_grad(|| {
         let decoded = decode(output); // [N, A, 4]
-        let all = decoded.size()[1];
-        let count = all.min(most * AHEAD);
         let (scores, order) = scores(output).sort_stable(true, 1, true); // [N, A]
         let one = |(image, &size): (usize, &Size)| {
             let [scores, order] =
@@ -108,7 +111,7 @@ pub fn proposals_ahead(
             let kept = kept.logical_and(&number.le(most)).logical_and(&left);
             Candidates { boxes: clipped, scores }.pick_ahead(&kept, settled, most as usize)
         };
-        sizes.iter().enumerate().map(one).collect()
+        Some(sizes.iter().enumerate().map(one).collect())
     })
 }
 

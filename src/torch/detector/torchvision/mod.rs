@@ -60,7 +60,7 @@ impl Family for Torchvision {
         rpn::proposals(&self.rpn, output, sizes, mode)
     }
 
-    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Vec<Proposals> {
+    fn proposals_ahead(&self, output: &RpnOutput, sizes: &[Size]) -> Option<Vec<Proposals>> {
         rpn::proposals_ahead(&self.rpn, output, sizes)
     }
 

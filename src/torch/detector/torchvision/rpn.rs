@@ -25,21 +25,30 @@ pub fn decode(output: &RpnOutput) -> Tensor {
     })
 }
 
-/// Boxes of each image among which NMS chooses: the `most` best by logit (0: all), best first, clipped.
-fn candidates(output: &RpnOutput, sizes: &[Size], most: usize) -> Vec<Candidates> {
+/// How many anchors NMS chooses among, of at `most` (0: all).
+fn count(output: &RpnOutput, most: usize) -> i64 {
+    let all = output.anchors.size()[0];
+    if most == 0 { all } else { all.min(most as i64) }
+}
+
+/// Boxes of each image among which NMS chooses: the `count` best by logit, which is their score here, best first,
+/// clipped.
+fn candidates(output: &RpnOutput, sizes: &[Size], count: i64) -> Vec<Candidates> {
     let decoded = decode(output);
-    let all = decoded.size()[1];
-    let count = if most == 0 { all } else { all.min(most as i64) };
     let logits = output.objectness.squeeze_dim(2); // [N, H W A]
     let (logits, best) = logits.topk(count, 1, true, true); // [N, count]
     let of_image = |(image, &size): (usize, &Size)| {
         let image = image as i64;
         let picked = decoded.select(0, image).index_select(0, &best.select(0, image));
-        let boxes = boxes::clip(&picked, size);
-        let scores = logits.select(0, image).sigmoid();
-        Candidates { boxes, scores }
+        // In the order of logits to the last bit, which rounding might turn around in probabilities.
+        Candidates { boxes: boxes::clip(&picked, size), scores: logits.select(0, image) }
     };
     sizes.iter().enumerate().map(of_image).collect()
+}
+
+/// What became a proposal, with its probability for a score.
+fn scored(picked: Proposals) -> Proposals {
+    Proposals { scores: picked.scores.sigmoid(), ..picked }
 }
 
 /// The best proposals of each image: the top by logit, clipped, without slivers, after NMS.
@@ -55,10 +64,10 @@ pub fn proposals(
         (settings.pre_nms_eval, settings.post_nms_eval)
     };
     tch::no_grad(|| {
-        let candidates = candidates(output, sizes, pre);
+        let candidates = candidates(output, sizes, count(output, pre));
         let one = |(of, read): (&Candidates, Read)| {
             let Read { boxes, scores } = read;
-            of.pick(&torchvision::proposals(&boxes, &scores, settings.nms_iou, post))
+            scored(of.pick(&torchvision::proposals(&boxes, &scores, settings.nms_iou, post)))
         };
         candidates.iter().zip(Candidates::read(&candidates)).map(one).collect()
     })
@@ -69,15 +78,19 @@ pub fn proposals_ahead(
     settings: &config::Rpn,
     output: &RpnOutput,
     sizes: &[Size],
-) -> Vec<Proposals> {
+) -> Option<Vec<Proposals>> {
+    let count = count(output, settings.pre_nms_train);
+    if !(1..=ahead::MOST).contains(&count) {
+        return None;
+    }
     let limit = nms::largest_f32_at_most(settings.nms_iou);
     let one = |of: &Candidates| {
         let corners = |from: i64| of.boxes.narrow(1, from, 2);
         let large = (corners(2) - corners(0)).ge(f64::from(torchvision::SMALLEST_PROPOSAL));
         let (kept, settled) = ahead::suppress(&of.boxes, &large.all_dim(1, false), limit);
-        of.pick_ahead(&kept, settled, settings.post_nms_train)
+        scored(of.pick_ahead(&kept, settled, settings.post_nms_train))
     };
-    tch::no_grad(|| candidates(output, sizes, settings.pre_nms_train).iter().map(one).collect())
+    Some(tch::no_grad(|| candidates(output, sizes, count).iter().map(one).collect()))
 }
 
 /// Adds to `matches` `[A]` every anchor whose IoU *equals* the best of some ground truth, with the ground
