@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// One square picture with `objects`.
+fn square(side: usize, objects: usize) -> Batch {
+    let size = Size::new(side, side);
+    Batch {
+        pixels: noise(side, 9).collect::<Vec<_>>().into(),
+        samples: vec![Sample { original: size, resized: size, ..sample(0, objects) }],
+        padded: size,
+    }
+}
+
 /// Losses and gradients of a step of each of `paces`, its running statistics, and how often the trunk was passed: with
 /// gradients, and without.
 fn of_each_pace(
@@ -80,12 +90,7 @@ fn steps_wait_for_a_while_after_one_that_could_not_go_ahead() {
         network.backbone().passes.lock().unwrap()[0]
     };
     // An image of few anchors offers fewer than eight regions.
-    let small = Size::new(16, 16);
-    let few = Batch {
-        pixels: vec![0.5; 16 * 16 * 3].into(),
-        samples: vec![Sample { original: small, resized: small, ..sample(9, 0) }],
-        padded: small,
-    };
+    let few = square(16, 0);
     let many = batch(0..2);
     assert_eq!(passes(&many), 1, "goes ahead");
     assert_eq!(passes(&few), 2, "is made again");
@@ -133,12 +138,7 @@ fn what_a_waiting_pass_can_not_see_is_doubted_as_long_as_anything() {
     let mut config = config(Rules::Tf);
     (config.rpn.nms_iou, config.rpn.post_nms_train, config.roi.sampled) = (0., 11, 2);
     config.anchors.sizes = vec![40.];
-    let size = Size::new(128, 128);
-    let large = Batch {
-        pixels: noise(128, 9).collect::<Vec<_>>().into(),
-        samples: vec![Sample { original: size, resized: size, ..sample(0, 1) }],
-        padded: size,
-    };
+    let large = square(128, 1);
     tch::manual_seed(1);
     let store = VarStore::new(Device::Cpu);
     let network = watched(&store, &config);
@@ -158,12 +158,7 @@ fn one_process_that_could_not_go_ahead_has_all_wait() {
     config.backbone.tail_norm = NormMode::Live;
     // All are taken, in whatever order: threads, unlike processes, draw from one generator.
     (config.rpn.sampled, config.rpn.post_nms_train, config.roi.sampled) = (10_000, 12, 10_000);
-    let small = Size::new(16, 16);
-    let few = Batch {
-        pixels: noise(16, 9).collect::<Vec<_>>().into(),
-        samples: vec![Sample { original: small, resized: small, ..sample(9, 0) }],
-        padded: small,
-    };
+    let few = square(16, 0);
     // The last process has no batch.
     let shares = [vec![batch(0..2)], vec![few], vec![]];
     let of_pace = |pace: Pace| {
