@@ -18,6 +18,7 @@ use detect::geometry::Size;
 use detect::network::DetectorModel as _;
 use detect::weights::import::{self, Settings};
 use detect::weights::{ClassifierInfo, Contents, random};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 /// A folder in which the program is alone.
@@ -228,6 +229,23 @@ fn callers_can_share_a_detector() {
         let found = all.recv_timeout(Duration::from_mins(2)).unwrap();
         assert!(found.iter().all(|found| *found == expected));
     }
+}
+
+#[test]
+fn threads_of_another_pool_can_share_a_detector() {
+    let path = shipped("models/scenes.safetensors");
+    let model = Detector::read(path.as_ref(), Cpu::float32(2)).unwrap();
+    let image = decode(shipped("samples/sample_0001.jpg").as_ref()).unwrap().image;
+    let batch = prepare(&[&image], &model.info().config.input);
+    let expected = model.detect(&batch);
+    let (done, found) = mpsc::channel();
+    thread::spawn(move || {
+        // More than there are threads: one that waits would take up the next.
+        let found: Vec<_> = (0..16).into_par_iter().map(|_| model.detect(&batch)).collect();
+        done.send(found).unwrap();
+    });
+    let found = found.recv_timeout(Duration::from_mins(2)).expect("none waits for itself");
+    assert!(found.iter().all(|found| *found == expected));
 }
 
 #[test]

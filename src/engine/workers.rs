@@ -1,6 +1,6 @@
 //! The threads of a model.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -34,7 +34,20 @@ impl Workers {
 
     /// Does `errand` on them, after those of other callers. It must not be part of another one.
     pub(super) fn run<T: Send>(&self, errand: impl FnOnce() -> T + Send) -> T {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.pool.install(errand)
+        let mut made = None;
+        let place = &mut made;
+        self.pool.in_place_scope(|scope| {
+            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let (done, ended) = mpsc::channel::<()>();
+            scope.spawn(move |_| {
+                let _done = done; // goes with the errand, however it ends
+                *place = Some(errand());
+            });
+            // While the caller has its turn it does nothing else. Where rayon waits, a thread of another pool takes up
+            // that pool's work, which may be a call of this, and would wait for its own turn to end.
+            let _ = ended.recv();
+            drop(turn);
+        });
+        made.expect("an errand that fails panics")
     }
 }
