@@ -383,6 +383,15 @@ mod tests {
             fs::write(&path, &whole[..length]).unwrap();
             assert!(matches!(Contents::read(&path), Err(WeightsError::Broken { .. })), "{length}");
         }
+        for (begin, format) in [
+            (&b"PK\x03\x04...."[..], "PyTorch"),
+            (b"\x80\x02.......", "PyTorch"),
+            (b"\x89HDF\r\n\x1a\n.", "Keras"),
+        ] {
+            fs::write(&path, begin).unwrap();
+            let refused = Contents::read(&path).unwrap_err().to_string();
+            assert!(refused.contains(format) && refused.contains("detect import"), "{refused}");
+        }
         let missing = Contents::read(&dir.path().join("none"));
         assert!(matches!(missing, Err(WeightsError::Read { .. })));
     }

@@ -46,6 +46,12 @@ impl SafetensorsFile {
             return Err(broken("it is too short for a header"));
         }
         file.read_exact(&mut prefix).map_err(error)?;
+        if let Some(other) = other_format(prefix) {
+            return Err(broken(&format!(
+                "it is {other}: 'detect import {} --out NAME.safetensors' makes a model of one that holds a network",
+                path.display()
+            )));
+        }
         let header_bytes = u64::from_le_bytes(prefix);
         if header_bytes > MOST_HEADER_BYTES || header_bytes > length - PREFIX {
             return Err(broken("its header is longer than the file, or than any header may be"));
@@ -81,6 +87,17 @@ impl SafetensorsFile {
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
+}
+
+/// What a file is that begins so and is none of this format, whose first bytes are the low ones of a length.
+fn other_format(begin: [u8; PREFIX as usize]) -> Option<&'static str> {
+    let known: [(&[u8], &str); 3] = [
+        (b"PK\x03\x04", "a zip archive, such as PyTorch's checkpoints"),
+        (b"\x80\x02", "a pickle, such as PyTorch's older checkpoints"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as weights of Keras"),
+    ];
+    let long = u64::from_le_bytes(begin) > MOST_HEADER_BYTES;
+    known.iter().find(|(magic, _)| long && begin.starts_with(magic)).map(|(_, title)| *title)
 }
 
 impl Source for SafetensorsFile {
