@@ -7,9 +7,29 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Makes the file `path` of what `body` writes: to a temporary file beside it, flushed to the disk,
-/// then renamed. The folder must exist.
+/// then renamed. The folder must exist. Where `path` is a link, it stays one, and the file that it leads to is made.
+///
+/// # Errors
+/// What the disk says, and that `path` is something else than a file: a device or a pipe would be replaced by one.
 pub fn write(path: &Path, body: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    stage(path, body)?.commit()
+    let path = followed(path)?;
+    if !may_become_file(&path) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    stage(&path, body)?.commit()
+}
+
+/// Where `path` leads if it is a link.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
+        followed => followed,
+    }
+}
+
+/// Whether `path` is a file, or nothing.
+pub fn may_become_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|there| there.is_file()) || !path.exists()
 }
 
 /// Names of temporary files are these with so many letters and digits between them.
@@ -79,18 +99,17 @@ pub fn free_space(folder: &Path) -> io::Result<Option<u64>> {
 }
 
 /// Makes the folder `path`, which must not exist or be empty, of what `body` puts into the folder that
-/// it is given: one beside it, which is then renamed. The parent folders are made.
+/// it is given: one beside it, which is then renamed. The parent folders are made. Where `path` is a link, it stays one.
 ///
 /// # Errors
-/// The outer one where the folder could not be made, the inner one is `body`'s.
+/// The outer one where the folder could not be made, the inner one is `body`'s. That an empty folder can't be replaced is
+/// found out before `body` begins.
 pub fn write_folder<E>(
     path: &Path,
     body: impl FnOnce(&Path) -> Result<(), E>,
 ) -> io::Result<Result<(), E>> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let path = &followed(path)?;
+    let parent = folder(path);
     std::fs::create_dir_all(parent)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".").suffix(".part");
@@ -99,17 +118,38 @@ pub fn write_folder<E>(
         use std::os::unix::fs::PermissionsExt as _;
         builder.permissions(std::fs::Permissions::from_mode(0o755));
     }
+    if path.exists() {
+        give_way(path, &builder.tempdir_in(parent)?.keep())?;
+    }
     let beside = builder.tempdir_in(parent)?;
     if let Err(error) = body(beside.path()) {
         // Dropping it would hide what could not be removed.
         beside.close()?;
         return Ok(Err(error));
     }
-    // An empty folder gives way.
     std::fs::rename(beside.path(), path)?;
     let _ = beside.keep(); // it has another name now
     File::open(parent)?.sync_all()?;
     Ok(Ok(()))
+}
+
+/// Puts the empty folder `new` in the place of the empty folder `path`.
+fn give_way(path: &Path, new: &Path) -> io::Result<()> {
+    let here = std::env::current_dir().is_ok_and(|here| here == path);
+    let busy = io::Error::from(io::ErrorKind::ResourceBusy);
+    let replaced = if here { Err(busy) } else { std::fs::rename(new, path) };
+    replaced.map_err(|error| {
+        // Nothing can be done about one that stays.
+        let _ = std::fs::remove_dir(new);
+        match error.kind() {
+            io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => io::Error::new(
+                error.kind(),
+                "a new folder can't take the place of the one that the program stands in, nor of a mount point: name a \
+                 folder inside of it",
+            ),
+            _ => error,
+        }
+    })
 }
 
 #[cfg(test)]
@@ -136,6 +176,23 @@ mod tests {
         assert!(write(&dir.path().join("no/such.txt"), |_| Ok(())).is_err());
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_one_and_a_pipe_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link, pipe] = ["a.txt", "link.txt", "pipe"].map(|name| dir.path().join(name));
+        fs::write(&file, "first").unwrap();
+        std::os::unix::fs::symlink("a.txt", &link).unwrap();
+        write(&link, |file| file.write_all(b"second")).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "second");
+        assert!(link.is_symlink());
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let refused = write(&pipe, |file| file.write_all(b"x")).unwrap_err();
+        assert_eq!(refused.to_string(), "it is no regular file");
+        assert!(!fs::metadata(&pipe).unwrap().is_file());
+    }
+
     #[test]
     fn a_folder_that_fails_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
@@ -153,6 +210,22 @@ mod tests {
         assert!(write_folder(&path, fill).is_err(), "it is not empty any more");
         fs::create_dir(dir.path().join("empty")).unwrap();
         write_folder(&dir.path().join("empty"), fill).unwrap().unwrap();
+        #[cfg(unix)]
+        {
+            let (link, behind) = (dir.path().join("link"), dir.path().join("behind"));
+            fs::create_dir(&behind).unwrap();
+            std::os::unix::fs::symlink("behind", &link).unwrap();
+            write_folder(&link, fill).unwrap().unwrap();
+            assert!(link.is_symlink() && behind.join("whole").is_file());
+        }
+    }
+
+    #[test]
+    fn the_folder_that_the_program_stands_in_does_not_give_way() {
+        let here = std::env::current_dir().unwrap();
+        let refused = give_way(&here, Path::new("no/such")).unwrap_err();
+        assert!(refused.to_string().contains("inside of it"), "{refused}");
+        assert!(here.is_dir());
     }
 
     #[cfg(unix)]

@@ -264,6 +264,12 @@ fn what_is_read_is_not_written_over() {
     let nowhere = folder.path().join("none/page.html");
     let nowhere = nowhere.to_str().unwrap();
     assert_refused(&[&scored[..], &["--html", nowhere]].concat(), 5, &[nowhere, "no folder"]);
+    // Nor is one output written over another, or a device by a file.
+    let free = folder.path().join("free");
+    let free = free.to_str().unwrap();
+    let both = [&scored[..], &["--html", free, "--arrays", free]].concat();
+    assert_refused(&both, 2, &["--arrays and --html"]);
+    assert_refused(&[&scored[..], &["--arrays", "/dev/full"]].concat(), 5, &["no regular file"]);
     // Lists of ids are read as well.
     let list = folder.path().join("ids.txt");
     fs::write(&list, "1\n").unwrap();

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::failure::Exit;
+use crate::whole;
 
-/// Refuses to write `path`, which the argument `flag` names, where its folder is not there, or where it is one of
-/// `inputs`, by whatever name.
+/// Refuses to write `path`, which the argument `flag` names, where its folder is not there, where it is a device or the
+/// like, or where it is one of `inputs`, by whatever name.
 ///
 /// # Errors
 /// With the exit code for output, or for wrong usage.
@@ -24,6 +25,13 @@ pub(super) fn check(flag: &str, path: &Path, inputs: &[&Path]) -> anyhow::Result
     }
     if path.is_dir() {
         return crate::fail!(Exit::Output, "{flag} {} is a folder", path.display());
+    }
+    if !whole::may_become_file(path) {
+        return crate::fail!(
+            Exit::Output,
+            "{flag} {} is no regular file, and would become one: name a file",
+            path.display()
+        );
     }
     if let Some(input) = inputs.iter().find(|input| is_same(path, input)) {
         return crate::fail!(

@@ -86,6 +86,15 @@ impl ScoringArgs {
                 output::check(flag, path, &inputs)?;
             }
         }
+        if let (Some(arrays), Some(html)) = (&self.arrays, &self.html)
+            && arrays == html
+        {
+            return crate::fail!(
+                Exit::Usage,
+                "--arrays and --html are both {}: one would replace the other",
+                html.display()
+            );
+        }
         Ok(())
     }
 
