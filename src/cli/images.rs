@@ -17,6 +17,7 @@ use crate::draw::{self, Labelled};
 use crate::failure::{Exit, OrExit as _};
 use crate::geometry::Detection;
 use crate::network::DetectorModel as _;
+use crate::page::printable;
 use crate::watch::progress::Progress;
 use crate::weights::model;
 
@@ -176,13 +177,13 @@ impl Output<'_> {
         let objects = if found.len() == 1 { "object" } else { "objects" };
         let mut text = format!(
             "{} ({} x {}): {} {objects}",
-            file.display(),
+            printable(&file.display().to_string()),
             image.size.width,
             image.size.height,
             found.len()
         );
         if let Some(picture) = picture {
-            let _ = write!(text, " -> {}", picture.display());
+            let _ = write!(text, " -> {}", printable(&picture.display().to_string()));
         }
         text.push('\n');
         let widest = found.iter().map(|d| self.categories[d.label.0].name.chars().count()).max();
