@@ -56,10 +56,11 @@ pub trait Family: Debug + Send {
         draws: Draws<'_>,
     ) -> (Tensor, Tensor, usize);
 
-    /// Draws the regions of each image that learn, from its proposals and its truths `[G, 4]` and `[G]`. Waits for the
-    /// device unless the proposals are unread.
+    /// Draws the regions of each image that learn, from its proposals, which were made of `output`, and its truths
+    /// `[G, 4]` and `[G]`. Waits for the device unless the proposals are unread.
     fn sample(
         &self,
+        output: &RpnOutput,
         proposals: &[Proposals],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],

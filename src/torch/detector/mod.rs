@@ -244,7 +244,7 @@ impl<B: Backbone> FasterRcnn<B> {
         profile::lap(Part::Rpn);
         let gt_labels: Vec<Tensor> = gt_labels.map(|t| boxes::upload(&t, device)).collect();
         let gt_boxes: Vec<Tensor> = gt_boxes.iter().map(|t| boxes::upload(t, device)).collect();
-        let (sampled, held) = self.family.sample(&proposals, &gt_boxes, &gt_labels, draws);
+        let (sampled, held) = self.family.sample(&rpn, &proposals, &gt_boxes, &gt_labels, draws);
         let regions = self.family.roi_count(&sampled);
         let [anchors, regions, images] = [anchors, regions, truths.len()].map(|n| n as f64);
         let counts = Counts { anchors, regions, images };
@@ -259,15 +259,15 @@ impl<B: Backbone> FasterRcnn<B> {
 
     /// What is found in each image, in pixels of the *network's input*, best score first.
     pub fn detect(&self, images: &Images) -> Vec<Vec<Detection>> {
-        tch::no_grad(|| {
-            let map = self.backbone.trunk(&images.pixels, Mode::Eval);
-            let rpn = self.anchored(&map, images, Mode::Eval);
-            let proposals = self.family.proposals(&rpn, &images.sizes, Mode::Eval);
-            let regions: Vec<Tensor> = proposals.into_iter().map(|p| p.boxes).collect();
-            let padded = images.padded();
-            let predicted = self.roi.predict(&self.backbone, &map, &regions, padded, Mode::Eval);
-            self.family.select(&predicted, &regions, &images.sizes)
-        })
+        // Given back by a panic, too, after which a training goes on: memory may run out here.
+        let _without = tch::no_grad_guard();
+        let map = self.backbone.trunk(&images.pixels, Mode::Eval);
+        let rpn = self.anchored(&map, images, Mode::Eval);
+        let proposals = self.family.proposals(&rpn, &images.sizes, Mode::Eval);
+        let regions: Vec<Tensor> = proposals.into_iter().map(|p| p.boxes).collect();
+        let padded = images.padded();
+        let predicted = self.roi.predict(&self.backbone, &map, &regions, padded, Mode::Eval);
+        self.family.select(&predicted, &regions, &images.sizes)
     }
 
     /// What the RPN says of each anchor that the family admits.

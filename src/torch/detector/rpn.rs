@@ -42,6 +42,11 @@ pub struct Proposals {
     pub unread: Option<Unread>,
 }
 
+/// Proposals that an image can have in training: no more than there are anchors, whatever the recipe allows.
+pub(super) fn most_in_training(settings: &config::Rpn, output: &RpnOutput) -> usize {
+    settings.post_nms_train.min(output.anchors.size()[0] as usize)
+}
+
 /// What the program does not know of proposals.
 #[derive(Debug)]
 pub struct Unread {

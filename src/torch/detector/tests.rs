@@ -32,6 +32,24 @@ fn reads_of<T>(f: impl FnOnce() -> T) -> (T, Vec<String>) {
 }
 
 #[test]
+fn a_training_goes_on_after_images_for_which_memory_ran_out() {
+    let _alone = crate::nn::alone();
+    let config = Config::recipe("tiny", &[]).unwrap();
+    let store = VarStore::new(Device::Cpu);
+    let network = FasterRcnn::new(&store.root(), &config, 2);
+    let side = 1 << 20;
+    let pixels = Tensor::zeros([1, 3, 1, 1], (Kind::Float, Device::Cpu));
+    let pixels = pixels.expand([1, 3, side, side], false);
+    let images = Images { pixels, sizes: vec![Size::new(side as usize, side as usize)] };
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| network.detect(&images)));
+    let reason = detect::failure::out_of_memory(&*panic.unwrap_err()).map(|_| ());
+    assert_eq!(reason, Some(()));
+    let weight = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    (&weight * 3.).sum(Kind::Float).backward();
+    assert_eq!(weight.grad().double_value(&[0]), 3.);
+}
+
+#[test]
 fn a_pass_that_goes_ahead_reads_nothing_from_its_device() {
     let _alone = crate::nn::alone();
     for rules in [Rules::Torchvision, Rules::Tf] {
@@ -60,7 +78,7 @@ fn a_pass_that_goes_ahead_reads_nothing_from_its_device() {
         let (proposals, of_proposals) =
             reads_of(|| network.family.proposals_ahead(&rpn, &images.sizes).unwrap());
         let ((sampled, held), of_sample) =
-            reads_of(|| network.family.sample(&proposals, &gt_boxes, &gt_labels, draws));
+            reads_of(|| network.family.sample(&rpn, &proposals, &gt_boxes, &gt_labels, draws));
         let (_losses, of_heads) = reads_of(|| {
             let regions: Vec<Tensor> = sampled.iter().map(|s| s.boxes.shallow_clone()).collect();
             let padded = images.padded();
@@ -74,7 +92,7 @@ fn a_pass_that_goes_ahead_reads_nothing_from_its_device() {
         // A pass that waits is seen to.
         let proposals = network.family.proposals(&rpn, &images.sizes, mode);
         let (_, reads) =
-            reads_of(|| network.family.sample(&proposals, &gt_boxes, &gt_labels, draws));
+            reads_of(|| network.family.sample(&rpn, &proposals, &gt_boxes, &gt_labels, draws));
         assert!(reads.contains(&"aten::nonzero".to_owned()), "{reads:?}");
     }
 }

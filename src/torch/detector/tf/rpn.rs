@@ -10,7 +10,7 @@ use super::SMOOTH_L1_BETA;
 use crate::detector::assign::{Draws, Quota, Thresholds, match_regions, objectness};
 use crate::detector::coder::{Coder, Coding as _};
 use crate::detector::losses::smooth_l1_sum;
-use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
+use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput, most_in_training};
 use crate::detector::{ahead, boxes};
 use crate::nn::Mode;
 
@@ -86,7 +86,7 @@ pub fn proposals_ahead(
     output: &RpnOutput,
     sizes: &[Size],
 ) -> Option<Vec<Proposals>> {
-    let most = settings.post_nms_train as i64;
+    let most = most_in_training(settings, output) as i64;
     let scores = |output: &RpnOutput| output.objectness.softmax(2, None::<Kind>).select(2, 1);
     let all = output.anchors.size()[0];
     let count = all.min(most * AHEAD);

@@ -13,7 +13,7 @@ use super::ahead::Held;
 use super::assign::Draws;
 use super::family::{Family, Layers};
 use super::roi::{RoiOutput, Sampled};
-use super::rpn::{Proposals, RpnOutput};
+use super::rpn::{Proposals, RpnOutput, most_in_training};
 use crate::nn::{Init, Mode};
 
 /// What the layers of torchvision's heads are.
@@ -75,12 +75,13 @@ impl Family for Torchvision {
 
     fn sample(
         &self,
+        output: &RpnOutput,
         proposals: &[Proposals],
         gt_boxes: &[Tensor],
         gt_labels: &[Tensor],
         draws: Draws<'_>,
     ) -> (Vec<Sampled>, Held) {
-        let most = self.rpn.post_nms_train;
+        let most = most_in_training(&self.rpn, output);
         roi::sample_regions(&self.roi, most, proposals, gt_boxes, gt_labels, draws)
     }
 

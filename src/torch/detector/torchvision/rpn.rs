@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::detector::assign::{Draws, Quota, Thresholds, match_regions, objectness};
 use crate::detector::coder::{Coder, Coding as _};
-use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput};
+use crate::detector::rpn::{Candidates, Proposals, Read, RpnOutput, most_in_training};
 use crate::detector::{ahead, boxes, losses};
 use crate::nn::Mode;
 
@@ -84,11 +84,12 @@ pub fn proposals_ahead(
         return None;
     }
     let limit = nms::largest_f32_at_most(settings.nms_iou);
+    let most = most_in_training(settings, output);
     let one = |of: &Candidates| {
         let corners = |from: i64| of.boxes.narrow(1, from, 2);
         let large = (corners(2) - corners(0)).ge(f64::from(torchvision::SMALLEST_PROPOSAL));
         let (kept, settled) = ahead::suppress(&of.boxes, &large.all_dim(1, false), limit);
-        scored(of.pick_ahead(&kept, settled, settings.post_nms_train))
+        scored(of.pick_ahead(&kept, settled, most))
     };
     Some(tch::no_grad(|| candidates(output, sizes, count).iter().map(one).collect()))
 }

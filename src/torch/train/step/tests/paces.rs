@@ -40,8 +40,10 @@ fn a_step_that_goes_ahead_has_the_bits_of_one_that_waits() {
     let _alone = crate::nn::alone();
     let paces = [Pace::Waits, Pace::Ahead];
     for rules in [Rules::Torchvision, Rules::Tf] {
-        // As many as each image has, and more than any has; as one batch, and as two.
-        for (sampled, most, holds) in [(4, 12, true), (10_000, 12, true), (4000, 5000, false)] {
+        // As many as each image has, and more than any has, or could have; as one batch, and as two.
+        let endless = 1 << 31;
+        for (sampled, most, holds) in [(4, 12, true), (10_000, 12, true), (endless, endless, false)]
+        {
             for mut batches in [vec![batch(0..2)], vec![batch(0..1), batch(1..2)]] {
                 // One image shows nothing.
                 let empty = batches.last_mut().unwrap().samples.last_mut().unwrap();
@@ -53,6 +55,9 @@ fn a_step_that_goes_ahead_has_the_bits_of_one_that_waits() {
                 config.backbone.drop_path_keep = 0.7;
                 config.train.recompute = sampled != 10_000;
                 (config.rpn.post_nms_train, config.roi.sampled) = (most, sampled);
+                if !holds {
+                    config.rpn.nms_iou = 0.5; // not every anchor becomes a proposal
+                }
                 let found = of_each_pace(&config, &batches, &paces);
                 let [waited, ahead] = &found[..] else { unreachable!("two paces") };
                 assert_eq!(waited.0, ahead.0, "{rules:?} {sampled}");
@@ -112,7 +117,7 @@ fn doubts_come_back_for_longer_until_there_was_no_reason() {
     let steps_until_none = |doubts: &mut Doubts, right: bool| {
         doubts.learn(right);
         let mut steps = 0;
-        while doubts.any() {
+        while doubts.any() && steps <= Doubts::MOST {
             doubts.learn(true);
             steps += 1;
         }
