@@ -67,7 +67,7 @@ impl Trainer {
             );
         }
         trainer.follow_lead();
-        trainer.room_for_checkpoints()?;
+        trainer.room_for_checkpoints(&[checkpoint::LAST, checkpoint::PREVIOUS])?;
         trainer.open_record()?;
         // From here on there is something to go on from, whatever happens.
         trainer.save()?;
@@ -128,8 +128,11 @@ impl Trainer {
         }
         trainer.optimizer.load(&only(contents, "optim."), path).or_exit(Exit::Weights)?;
         trainer.follow_lead();
-        trainer.room_for_checkpoints()?;
-        if trainer.leads() && path == run.join(checkpoint::PREVIOUS) {
+        // A damaged one is moved aside, and stays.
+        let damaged = path == run.join(checkpoint::PREVIOUS);
+        let both = [checkpoint::PREVIOUS, checkpoint::LAST];
+        trainer.room_for_checkpoints(if damaged { &both[..1] } else { &both })?;
+        if trainer.leads() && damaged {
             checkpoint::set_aside(&run).or_exit(Exit::Output)?;
         }
         trainer.open_record()?;

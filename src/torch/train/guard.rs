@@ -62,8 +62,8 @@ impl Trainer {
     }
 
     /// Refuses to begin where the files of the run would have no room: two checkpoints, beside which the next is written,
-    /// and the model.
-    pub(super) fn room_for_checkpoints(&self) -> anyhow::Result<()> {
+    /// and the model. Those of the names `replaced` give way, where they are there.
+    pub(super) fn room_for_checkpoints(&self, replaced: &[&str]) -> anyhow::Result<()> {
         if !self.leads() {
             return Ok(());
         }
@@ -74,8 +74,8 @@ impl Trainer {
         let average = self.average.as_ref().map_or(0, |(average, _)| bytes(&average.store));
         let state = self.optimizer.state().map(|(_, state)| 4 * state.numel() as u64).sum::<u64>();
         let model = bytes(&self.model.store);
-        let there = [checkpoint::LAST, checkpoint::PREVIOUS].map(|name| self.setup.run.join(name));
-        let more = 3 - there.iter().filter(|path| path.exists()).count() as u64;
+        let there = replaced.iter().filter(|name| self.setup.run.join(name).exists());
+        let more = 3 - there.count() as u64;
         let needed = more * (model + average + state) + model;
         let run = self.setup.run.display();
         match whole::free_space(&self.setup.run) {
