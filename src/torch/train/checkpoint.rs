@@ -122,6 +122,27 @@ pub struct State {
     pub computing: Option<Computing>,
 }
 
+impl State {
+    /// All that decides what a run does next, in words: alike in processes that share it.
+    pub fn standing(&self) -> String {
+        let Self { step, best, stale, evaluation_due, skipped, left_out, loss_scale, .. } = self;
+        let mut parts = vec![format!("after step {step}")];
+        if *evaluation_due {
+            parts.push("before its evaluation".into());
+        }
+        if let Some((score, step)) = best {
+            parts.push(format!("best {score} of step {step}, {stale} evaluations ago"));
+        }
+        if *left_out > 0 {
+            parts.push(format!("{left_out} steps left out, {skipped} of them the last"));
+        }
+        if let Some(scale) = loss_scale {
+            parts.push(format!("loss scale {scale:?}"));
+        }
+        parts.join(", ")
+    }
+}
+
 /// What the last bits of a step hang on, beside the recipe and the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Computing {

@@ -18,8 +18,8 @@ struct Same {
     config: Config,
     train: Fingerprint,
     val: Option<Fingerprint>,
-    /// Steps that are done.
-    step: usize,
+    /// Where it stands, as its checkpoint says.
+    standing: String,
 }
 
 impl Same {
@@ -34,7 +34,7 @@ impl Same {
         };
         told("version of detect", &self.version, &other.version);
         told("version of libtorch", &self.libtorch, &other.libtorch);
-        told("steps done", &self.step, &other.step);
+        told("where the run stands", &self.standing, &other.standing);
         parts.extend(self.config.differences(&other.config));
         let split = |what: &str, a: Option<&Fingerprint>, b: Option<&Fingerprint>| match (a, b) {
             (Some(a), Some(b)) => a.difference(b).map(|d| format!("{what}: {d}")),
@@ -54,7 +54,7 @@ pub(super) fn check(
     config: &Config,
     train: &Dataset,
     val: Option<&Dataset>,
-    step: usize,
+    standing: String,
 ) -> anyhow::Result<()> {
     let count = ranks.share().count;
     if count == 1 {
@@ -66,7 +66,7 @@ pub(super) fn check(
         config: config.clone(),
         train: Fingerprint::of(train),
         val: val.map(Fingerprint::of),
-        step,
+        standing,
     };
     let all = ranks.gather(&serde_json::to_vec(&same).expect("plain structs become JSON"));
     let difference = |(rank, bytes): (usize, &Vec<u8>)| match serde_json::from_slice(bytes) {

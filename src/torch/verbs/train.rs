@@ -80,8 +80,9 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
     if let Some((_, state, _)) = &resumed {
         same_data(args, state, &train, val.as_deref())?;
     }
-    let step = resumed.as_ref().map_or(0, |(_, state, _)| state.step);
-    together::check(&*ranks, &config, &train, val.as_deref(), step)?;
+    let standing =
+        resumed.as_ref().map_or_else(|| "at its start".into(), |(_, state, _)| state.standing());
+    together::check(&*ranks, &config, &train, val.as_deref(), standing)?;
     let run_folder = together::folder(&*ranks, || match (&args.resume, &args.out) {
         (Some(run), _) => Ok(run.clone()),
         (None, Some(out)) => Ok(out.clone()),
