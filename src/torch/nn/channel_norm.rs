@@ -56,8 +56,8 @@ mod tests {
 
     #[test]
     fn they_are_torch_s_norms_with_weights_of_channels() {
-        tch::manual_seed(1);
         let _alone = crate::nn::alone();
+        tch::manual_seed(1);
         let xs = Tensor::randn([2, 3, 5, 4], (Kind::Double, Device::Cpu)) * 3. + 1.;
         let names = ["n.weight".to_owned(), "n.bias".to_owned()];
         for (over, expected) in [

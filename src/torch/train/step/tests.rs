@@ -160,6 +160,8 @@ fn a_step_that_is_made_again_moves_running_statistics_once() {
 struct Watched {
     inner: crate::backbone::NasNet,
     passes: std::sync::Mutex<[usize; 2]>,
+    /// Each pass makes another map of the same images.
+    unlike: std::sync::atomic::AtomicBool,
 }
 
 impl Backbone for Watched {
@@ -169,8 +171,13 @@ impl Backbone for Watched {
 
     fn trunk(&self, images: &Tensor, mode: Mode) -> Tensor {
         let map = self.inner.trunk(images, mode);
-        self.passes.lock().unwrap()[usize::from(!map.requires_grad())] += 1;
-        map
+        let mut passes = self.passes.lock().unwrap();
+        passes[usize::from(!map.requires_grad())] += 1;
+        if self.unlike.load(std::sync::atomic::Ordering::Relaxed) {
+            map * 2_f64.powi(passes[0] as i32)
+        } else {
+            map
+        }
     }
 
     fn tail(&self, crops: &Tensor, mode: Mode) -> Tensor {
@@ -189,7 +196,7 @@ fn watched(store: &VarStore, config: &Config) -> FasterRcnn<Watched> {
     let inner =
         crate::backbone::NasNet::new(&backbone, &config.backbone, config.detector.cut, true);
     let inner = if config.train.recompute { inner.recomputing() } else { inner };
-    let watched = Watched { inner, passes: [0, 0].into() };
+    let watched = Watched { inner, passes: [0, 0].into(), unlike: false.into() };
     FasterRcnn::on(watched, &path, config, 2).learning(&path, config, 2)
 }
 
@@ -234,6 +241,25 @@ fn after_a_surprise_samples_are_counted_and_no_step_is_made_twice() {
         }
         assert_eq!(step(&alike).0, [2, 0], "relied on again");
     }
+}
+
+#[test]
+fn a_step_ends_though_no_pass_is_like_another() {
+    let _alone = crate::nn::alone();
+    let mut config = config(Rules::Torchvision);
+    // All that are offered are taken, and other maps offer others.
+    (config.rpn.post_nms_train, config.rpn.nms_iou, config.roi.sampled) = (2000, 0.5, 10_000);
+    tch::manual_seed(1);
+    let store = VarStore::new(Device::Cpu);
+    let network = watched(&store, &config);
+    network.backbone().unlike.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut optimizer = Optimizer::new(&store, &config.train);
+    let mut forecast = Forecast::default();
+    let batches = [batch(0..1), batch(1..3)];
+    let losses =
+        gradients(&network, &mut optimizer, &mut forecast, &batches, &settings(&config)).unwrap();
+    assert!(losses.iter().all(|loss| loss.is_finite()));
+    assert_eq!(*network.backbone().passes.lock().unwrap(), [2 * ATTEMPTS, 0]);
 }
 
 #[test]
