@@ -156,6 +156,12 @@ fn learnable(record: &ImageRecord, size: Size) -> impl Iterator<Item = (Box2, La
         .filter(|(b, _)| b.width() >= 1. && b.height() >= 1.)
 }
 
+/// Whether the image shows what can be learned, as far as its size is known.
+pub fn shows_objects(record: &ImageRecord) -> bool {
+    let size = record.size.unwrap_or(Size::new(1 << 30, 1 << 30));
+    learnable(record, size).next().is_some()
+}
+
 /// A training sample: the picture with its changes, and its truth at the size of the network's input.
 fn training_sample(
     dataset: &Dataset,

@@ -22,6 +22,7 @@ use serde::Serializer;
 pub use coco::{Annotation, Category, Dataset, ImageRecord};
 pub use fingerprint::Fingerprint;
 pub use image_folder::ImageFolder;
+pub use layout::splits;
 pub(crate) use raw::plain_json;
 
 /// A path in a report: JSON has no others than those in UTF-8, so what is not is replaced.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use detect::cli::TrainArgs;
 use detect::config::{Config, Override, OwnBackbone, Resize, recipe_for, upgrade};
-use detect::data::{Category, Dataset, Fingerprint, coco};
+use detect::data::{Category, Dataset, Fingerprint, coco, loader, splits};
 use detect::eval::report;
 use detect::fail;
 use detect::failure::{Exit, OrExit as _, with_exit};
@@ -60,7 +60,19 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
             root.display()
         );
     }
-    let train = Arc::new(Dataset::open(&root, &config.data.train).or_exit(Exit::Data)?);
+    let opened = Dataset::open(&root, &config.data.train);
+    if let Err(error @ coco::DataError::NoSplit { .. }) = &opened
+        && !splits(&root).is_empty()
+    {
+        return fail!(
+            Exit::Data,
+            "{error}\nthe recipe '{0}' learns from '{1}': take another with --set data.train=NAME and --set data.val=NAME, \
+             or --config default, which learns from 'train' and takes any --backbone",
+            config.name,
+            config.data.train
+        );
+    }
+    let train = Arc::new(opened.or_exit(Exit::Data)?);
     let val = match Dataset::open(&root, &config.data.val) {
         Ok(val) => Some(Arc::new(val)),
         Err(coco::DataError::NoSplit { .. }) => {
@@ -159,10 +171,17 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
 fn check_images(train: &Dataset) -> anyhow::Result<()> {
     let images = &train.images;
     let annotations = train.annotation_files[0].display();
-    if images.iter().all(|image| image.annotations.is_empty()) {
+    if !images.iter().any(loader::shows_objects) {
+        let boxes: usize = images.iter().map(|image| image.annotations.len()).sum();
+        let found = match boxes {
+            0 => "no box".into(),
+            _ => format!(
+                "{boxes} boxes, of which none can be learned: they are crowds, or under a pixel"
+            ),
+        };
         return fail!(
             Exit::Data,
-            "{annotations} has {} images and no box: there is nothing to learn from",
+            "{annotations} has {} images and {found}: there is nothing to learn from",
             images.len()
         );
     }

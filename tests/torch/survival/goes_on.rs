@@ -125,6 +125,25 @@ fn a_split_that_can_not_be_learned_from_is_refused_before_the_first_step() {
     annotations(&bench, "train", |set| set["annotations"] = json!([]));
     let told = said(&bench.train("run", &["--steps", "1"]).output().unwrap(), 3);
     assert!(told.contains("4 images and no box"), "{told}");
+    annotations(&bench, "train", |set| {
+        let (image, category) =
+            (set["images"][0]["id"].clone(), set["categories"][0]["id"].clone());
+        set["annotations"] = json!([
+            { "id": 1, "image_id": image, "category_id": category, "bbox": [5, 5, 30, 30], "area": 900, "iscrowd": 1 }
+        ]);
+    });
+    let told = said(&bench.train("run", &["--steps", "1"]).output().unwrap(), 3);
+    assert!(told.contains("1 boxes, of which none can be learned"), "{told}");
+    let mut command = super::program::program();
+    command.args(["train", "--backbone", "nasnet-a-4@1056", "--data", text(&bench.data)]);
+    let told = said(&command.args(["--out", text(&bench.run("run"))]).output().unwrap(), 3);
+    for part in [
+        "has: train, val",
+        "'nasnet_mobile_coco' learns from 'trainval-minus-minival'",
+        "--config default",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
     assert!(!bench.run("run").exists());
 }
 
