@@ -264,6 +264,8 @@ fn a_damaged_checkpoint_is_noticed_and_the_one_before_is_used() {
         "4",
         "--set",
         "train.checkpoint_every=2",
+        "--set",
+        "data.val=none",
     ];
     expect_code(&run(&arguments), 0);
     // A second run into the same folder would overwrite the first.

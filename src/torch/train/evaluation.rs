@@ -34,10 +34,9 @@ impl Trainer {
             self.state.evaluation_due = false;
             return Ok(None);
         };
-        if self.setup.ranks.share().count > 1 {
-            // A signal is shared only when each has made its part of what may take long: what was learned is saved before.
-            self.save()?;
-        }
+        // What may take long can fail in many ways, a kill among them; and several processes share a signal only when each
+        // has made its part.
+        self.save()?;
         let train = &self.setup.config.train;
         let started = Instant::now();
         let reading = evaluate::Reading {

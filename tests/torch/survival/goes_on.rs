@@ -207,6 +207,24 @@ fn a_run_that_is_refused_keeps_its_record() {
 }
 
 #[test]
+fn what_was_learned_is_saved_before_an_evaluation_that_fails() {
+    let bench = Bench::new(4, 1);
+    said(&bench.train("run", &["--steps", "1"]).output().unwrap(), 0);
+    let place = bench.run("run").join(detect::watch::DETECTIONS);
+    fs::remove_file(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    let flags = ["--override-resume", "--steps", "3", "--set", "train.checkpoint_every=1000"];
+    let flags = flags.into_iter().chain(["--set", "train.eval_every=0"]).collect::<Vec<_>>();
+    let told = said(&bench.resume("run", &flags).output().unwrap(), 5);
+    assert!(told.contains("cannot write"), "{told}");
+    let state = bench.state("run");
+    assert_eq!((state.step, state.evaluation_due), (3, true));
+    fs::remove_dir(&place).unwrap();
+    said(&bench.resume("run", &[]).output().unwrap(), 0);
+    assert!(place.is_file() && !bench.state("run").evaluation_due);
+}
+
+#[test]
 fn splits_have_to_mean_the_same_by_a_category() {
     let bench = Bench::new(4, 1);
     annotations(&bench, "val", |set| {
