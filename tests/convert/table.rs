@@ -101,11 +101,32 @@ fn bad_rows_end_it_with_file_and_line() {
     source.picture("x/c.png");
     source.picture("y/c.png");
     convert(source.root(), &[]).refused(3, &["line 2: c.png could be x/c.png and y/c.png"]);
-    let other = table("a,b\n1,2\n");
-    convert(other.root(), &[]).refused(3, &["no data set in a form"]);
     let latin = table("");
     std::fs::write(latin.root().join("boxes.csv"), b"a.png,1,1,2,2,x\na.png,1,1,2,2,\xe4\n")
         .unwrap();
     convert(latin.root(), &["--from", "csv"])
         .refused(3, &["boxes.csv, line 2: this is not text in UTF-8"]);
+}
+
+#[test]
+fn columns_that_are_not_recognised_are_told_with_what_is_missing() {
+    let [file, class, sides] = [
+        "the file (filename, image, path)",
+        "the class (class, label, category)",
+        "the box (xmin ymin xmax ymax, or x y w h)",
+    ];
+    for (text, missing) in [
+        ("file,x1,y1,x2,y2,kind\na.png,1,1,9,9,x\n", class.to_owned()),
+        ("frame,x1,y1,x2,y2,class\na.png,1,1,9,9,x\n", file.to_owned()),
+        ("file,x1,y1,x2,class\na.png,1,1,9,x\n", sides.to_owned()),
+        ("a.png,1,1,9,9\n", format!("{file}, {class}, {sides}")),
+    ] {
+        let first = text.lines().next().unwrap();
+        let words = format!("boxes.csv: no column for {missing}, and no first row path,x1,y1,x2");
+        let there = format!("; the first row is {first}\n");
+        let source = table(text);
+        convert(source.root(), &[]).refused(3, &["no data set in a form", &words, &there]);
+        convert(source.root(), &["--from", "csv"]).refused(3, &["files not read", &words]);
+    }
+    convert(table("").root(), &[]).refused(3, &["boxes.csv: it has no rows"]);
 }

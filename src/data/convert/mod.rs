@@ -15,6 +15,7 @@ mod parts;
 mod recognise;
 mod settle;
 mod table;
+mod table_columns;
 mod voc;
 mod voc_lists;
 mod write;

@@ -16,35 +16,20 @@ use super::files::{Files, Found, shown, split_of};
 use super::log::Change;
 use super::model::{Declared, Image, Object, Place, Source, Split};
 use super::parts::{Names, note_splits, split_name};
-
-const NO_BOXES: &str = "no columns of file, box and class";
-
-/// Where a row has what.
-#[derive(Debug, Clone, PartialEq)]
-struct Columns {
-    file: usize,
-    /// Corners, or left, top, width and height.
-    sides: [usize; 4],
-    corners: bool,
-    class: usize,
-    /// Width and height of the image.
-    size: Option<[usize; 2]>,
-    split: Option<usize>,
-    header: bool,
-}
+use super::table_columns::Columns;
 
 /// What a table lacks to have boxes, if anything.
 pub(super) fn lacks(files: &Files, path: &Path) -> Result<Option<String>, ConvertError> {
-    Ok(columns(files, path)?.is_none().then(|| NO_BOXES.to_owned()))
+    Ok(columns(files, path)?.err())
 }
 
-/// The columns of a table, `None` where it has no boxes.
-fn columns(files: &Files, path: &Path) -> Result<Option<Columns>, ConvertError> {
+/// The columns of a table, or what it lacks to have boxes.
+fn columns(files: &Files, path: &Path) -> Result<Result<Columns, String>, ConvertError> {
     let text = files.text(path)?;
     let mut reader = reader(&text);
-    let Some(first) = reader.records().next() else { return Ok(None) };
+    let Some(first) = reader.records().next() else { return Ok(Err("it has no rows".to_owned())) };
     let first = first.map_err(|e| broken(files, path, &e))?;
-    Ok(headed(&first).or_else(|| bare(&first)))
+    Ok(Columns::of(&first))
 }
 
 fn reader(text: &str) -> csv::Reader<&[u8]> {
@@ -66,87 +51,13 @@ fn broken(files: &Files, path: &Path, error: &csv::Error) -> ConvertError {
     ConvertError::bad(files.path(path), line, format!("not a table: {error}"))
 }
 
-/// Columns by the names in the first row.
-fn headed(row: &csv::StringRecord) -> Option<Columns> {
-    let plain = |name: &str| -> String {
-        name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect()
-    };
-    let names: Vec<String> = row.iter().map(plain).collect();
-    let find = |wanted: &[&str]| wanted.iter().find_map(|w| names.iter().position(|n| n == w));
-    let four = |wanted: [&[&str]; 4]| -> Option<[usize; 4]> {
-        let [a, b, c, d] = wanted.map(find);
-        Some([a?, b?, c?, d?])
-    };
-    let file = find(&[
-        "filename",
-        "file",
-        "image",
-        "imagename",
-        "imagefile",
-        "imagepath",
-        "path",
-        "filepath",
-        "img",
-        "imageid",
-        "imgname",
-    ])?;
-    let class =
-        find(&["class", "label", "name", "classname", "category", "labelname", "categoryname"])?;
-    let image_size =
-        ["imagewidth", "imgwidth"].iter().position(|n| names.contains(&(*n).to_owned()));
-    let image_size = image_size.and_then(|at| {
-        let height = ["imageheight", "imgheight"][at];
-        Some([find(&["imagewidth", "imgwidth"])?, find(&[height])?])
-    });
-    let wide = || Some([find(&["width"])?, find(&["height"])?]);
-    let split = find(&["split", "subset", "set", "usage"]);
-    let corners = four([
-        &["xmin", "x1", "left", "bboxxmin", "bboxx1"],
-        &["ymin", "y1", "top", "bboxymin", "bboxy1"],
-        &["xmax", "x2", "right", "bboxxmax", "bboxx2"],
-        &["ymax", "y2", "bottom", "bboxymax", "bboxy2"],
-    ]);
-    if let Some(sides) = corners {
-        let size = image_size.or_else(wide);
-        return Some(Columns { file, sides, corners: true, class, size, split, header: true });
-    }
-    let left_top: [&[&str]; 2] = [&["x", "bboxx", "xmin", "left"], &["y", "bboxy", "ymin", "top"]];
-    let own: [&[&str]; 2] =
-        [&["w", "bboxwidth", "bboxw", "boxwidth"], &["h", "bboxheight", "bboxh", "boxheight"]];
-    if let Some(sides) = four([left_top[0], left_top[1], own[0], own[1]]) {
-        let size = image_size.or_else(wide);
-        return Some(Columns { file, sides, corners: false, class, size, split, header: true });
-    }
-    // Then width and height are the box's.
-    let sides = four([left_top[0], left_top[1], &["width"], &["height"]])?;
-    Some(Columns { file, sides, corners: false, class, size: image_size, split, header: true })
-}
-
-/// `RetinaNet`'s columns, if a first row without a header has them.
-fn bare(row: &csv::StringRecord) -> Option<Columns> {
-    let cells: Vec<&str> = row.iter().collect();
-    let &[path, ref sides @ .., class] = &cells[..] else { return None };
-    let empty = class.is_empty() && sides.iter().all(|s| s.is_empty());
-    let numbers = !class.is_empty() && sides.iter().all(|s| s.parse::<f64>().is_ok());
-    (sides.len() == 4 && !path.is_empty() && (empty || numbers)).then_some(Columns {
-        file: 0,
-        sides: [1, 2, 3, 4],
-        corners: true,
-        class: 5,
-        size: None,
-        split: None,
-        header: false,
-    })
-}
-
 pub(super) fn read(files: &Files, options: &Options) -> Result<Source, ConvertError> {
     let mut source = Source { origin: Some(options.origin.unwrap_or(0)), ..Source::default() };
     let mut tables = Vec::new();
     for path in files.with_extension("csv") {
-        if let Some(columns) = columns(files, path)? {
-            tables.push((path, columns));
-        } else {
-            source.log.skipped(path, NO_BOXES);
+        match columns(files, path)? {
+            Ok(columns) => tables.push((path, columns)),
+            Err(lacks) => source.log.skipped(path, &lacks),
         }
     }
     let named = |path: &Path| {
