@@ -109,6 +109,36 @@ fn bad_rows_end_it_with_file_and_line() {
 }
 
 #[test]
+fn a_quote_that_is_not_closed_takes_no_rows() {
+    let head = "file,class,x1,y1,x2,y2\n";
+    let words =
+        |line: usize| format!("boxes.csv, line {line}: a cell goes over the end of the line");
+    for rows in [
+        "a.png,cat,1,2,30,30\nb.png,\"dog,1,2,30,30\na.png,cat,5,5,9,9\n",
+        "a.png,cat,1,2,30,30\r\nb.png,\"dog,1,2,30,30\r\na.png,\"cat\",5,5,9,9\r\n",
+        "a.png,cat,1,2,30,30\nb.png,\"dog\n,1,2,30,30\"\n",
+        // It has nothing to take but itself.
+        "a.png,cat,1,2,30,30\nb.png,\"dog,1,2,30,30\n",
+        "a.png,cat,1,2,30,30\nb.png,\"dog,1,2,30,30",
+        "a.png,cat,1,2,30,30\nb.png,dog,1,2,30,\"30",
+    ] {
+        convert(table(&format!("{head}{rows}")).root(), &[]).refused(3, &[&words(3)]);
+        // Empty lines count.
+        convert(table(&format!("{head}\n\n{rows}")).root(), &[]).refused(3, &[&words(5)]);
+    }
+    let made = table("file,class,\"x1,y1,x2,y2\na.png,cat,1,2,30,30\n");
+    convert(made.root(), &[]).refused(3, &["no data set in a form", &words(1)]);
+    // Quotes that are closed, or stand in a cell, are no mistake.
+    let made = table("\"a.png\",1,2,9,9,\"3\"\" pipe\"\nb.png,1,2,9,9,3\" pipe\n\n\n");
+    let made = convert(made.root(), &[]);
+    let all = json!([
+        ["a.png", "3\" pipe", [1.0, 2.0, 8.0, 7.0], 0],
+        ["b.png", "3\" pipe", [1.0, 2.0, 8.0, 7.0], 0],
+    ]);
+    assert_eq!((made.code, made.boxes("train")), (0, all));
+}
+
+#[test]
 fn columns_that_are_not_recognised_are_told_with_what_is_missing() {
     let [file, class, sides] = [
         "the file (filename, image, path)",

@@ -5,6 +5,7 @@
 //! Corners are taken as they are, x to x2, unless the options say that they are counted from 1.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use super::model::{Declared, Image, Object, Place, Source, Split};
 use super::parts::{Names, note_splits, split_name};
 use super::table_columns::Columns;
 
+/// A row, and the line that it begins in.
+type Record = (usize, csv::StringRecord);
+
 /// What a table lacks to have boxes, if anything.
 pub(super) fn lacks(files: &Files, path: &Path) -> Result<Option<String>, ConvertError> {
     Ok(columns(files, path)?.err())
@@ -26,24 +30,64 @@ pub(super) fn lacks(files: &Files, path: &Path) -> Result<Option<String>, Conver
 /// The columns of a table, or what it lacks to have boxes.
 fn columns(files: &Files, path: &Path) -> Result<Result<Columns, String>, ConvertError> {
     let text = files.text(path)?;
-    let mut reader = reader(&text);
-    let Some(first) = reader.records().next() else { return Ok(Err("it has no rows".to_owned())) };
-    let first = first.map_err(|e| broken(files, path, &e))?;
-    Ok(Columns::of(&first))
+    let first = records(files, path, &text).next().transpose()?;
+    Ok(match first {
+        Some((_, row)) => Columns::of(&row),
+        None => Err("it has no rows".to_owned()),
+    })
 }
 
-fn reader(text: &str) -> csv::Reader<&[u8]> {
+fn reader(text: &str) -> csv::Reader<impl Read> {
     // Semicolons are what spreadsheets write where the comma is in numbers.
     let first = text.lines().next().unwrap_or_default();
     let count = |c: char| first.matches(c).count();
     let delimiter =
         [b';', b'\t'].into_iter().find(|&d| count(d as char) > count(',')).unwrap_or(b',');
+    // With a row more, so that a quote which the last one leaves open takes something, too.
     csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .delimiter(delimiter)
         .trim(csv::Trim::All)
-        .from_reader(text.as_bytes())
+        .from_reader(text.as_bytes().chain(&b"\n."[..]))
+}
+
+/// The rows of a table that are not empty. A row is a line: a quote that is not closed takes all that
+/// follows into its cell, and nothing that stands here is meant to go over lines.
+fn records(
+    files: &Files,
+    path: &Path,
+    text: &str,
+) -> impl Iterator<Item = Result<Record, ConvertError>> {
+    let breaks = ['\r', '\n'];
+    let mut records = reader(text).into_records();
+    std::iter::from_fn(move || {
+        loop {
+            let record = match records.next()? {
+                Ok(record) => record,
+                Err(error) => return Some(Err(broken(files, path, &error))),
+            };
+            // The position is that of the empty lines before it, if there are any.
+            let from = record.position()?;
+            let rest = text.get(from.byte() as usize..)?;
+            let row = rest.trim_start_matches(breaks);
+            if row.is_empty() {
+                return None;
+            }
+            let line = from.line() as usize + rest[..rest.len() - row.len()].matches('\n').count();
+            let end = records.reader().position().byte() as usize;
+            let length = end - (text.len() - row.len());
+            let whole = row.get(..length).unwrap_or(row).trim_end_matches(breaks);
+            if length > row.len() + 1 || whole.contains(breaks) {
+                let problem = "a cell goes over the end of the line: close its quote (\"), or write it \
+                               on one line";
+                return Some(Err(ConvertError::bad(files.path(path), line, problem)));
+            }
+            if record.iter().any(|cell| !cell.is_empty()) || record.len() > 1 {
+                return Some(Ok((line, record)));
+            }
+        }
+    })
 }
 
 fn broken(files: &Files, path: &Path, error: &csv::Error) -> ConvertError {
@@ -214,17 +258,8 @@ fn rows(
     columns: &Columns,
 ) -> Result<Vec<Row>, ConvertError> {
     let mut rows = Vec::new();
-    for record in reader(text).records().skip(usize::from(columns.header)) {
-        let record = record.map_err(|e| broken(files, path, &e))?;
-        // The position is that of the empty lines before it, if there are any.
-        let line = record.position().map_or(0, |p| {
-            let rest = text.get(p.byte() as usize..).unwrap_or_default();
-            let empty = rest.chars().take_while(|&c| c == '\r' || c == '\n');
-            p.line() as usize + empty.filter(|&c| c == '\n').count()
-        });
-        if record.len() == 1 && record.iter().all(str::is_empty) {
-            continue;
-        }
+    for record in records(files, path, text).skip(usize::from(columns.header)) {
+        let (line, record) = record?;
         let bad = |problem: String| ConvertError::bad(files.path(path), line, problem);
         let cell = |at: usize| record.get(at).unwrap_or_default();
         let number = |at: usize| -> Result<f64, ConvertError> {
