@@ -139,6 +139,26 @@ fn a_quote_that_is_not_closed_takes_no_rows() {
 }
 
 #[test]
+fn a_row_with_more_cells_than_columns_is_not_read_shifted() {
+    let words = &["boxes.csv, line 2: 7 cells for 6 columns", "must stand in quotes"];
+    let head = "file,class,x1,y1,x2,y2\n";
+    convert(table(&format!("{head}a.png,cat,1,000,2,30,40\n")).root(), &[]).refused(3, words);
+    let bare = "a.png,1,2,30,30,cat\nb.png,1,2,30,30,cat,big\n";
+    convert(table(bare).root(), &[]).refused(3, words);
+    // Empty ones mean nothing, and a row without a box may end early.
+    for text in [
+        "file,class,x1,y1,x2,y2\na.png,cat,1,2,9,9,,\nb.png\n",
+        "file,class,x1,y1,x2,y2,\na.png,cat,1,2,9,9,\nb.png,\n",
+        "a.png,1,2,9,9,cat\nb.png\n",
+    ] {
+        let made = convert(table(text).root(), &[]);
+        let boxes = json!([["a.png", "cat", [1.0, 2.0, 8.0, 7.0], 0]]);
+        assert_eq!((made.code, made.boxes("train")), (0, boxes), "{text}");
+        assert_eq!(made.log(), json!([["background", "train", 1]]), "{text}");
+    }
+}
+
+#[test]
 fn columns_that_are_not_recognised_are_told_with_what_is_missing() {
     let [file, class, sides] = [
         "the file (filename, image, path)",

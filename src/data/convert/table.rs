@@ -273,6 +273,15 @@ fn rows(
                 Err(bad(format!("'{text}' is not a number of pixels")))
             }
         };
+        // A row may end in empty cells, or before the others.
+        if record.iter().skip(columns.count).any(|cell| !cell.is_empty()) {
+            return Err(bad(format!(
+                "{} cells for {} columns: a cell that holds a separator must stand in quotes, and a \
+                 number must hold none",
+                record.len(),
+                columns.count
+            )));
+        }
         if cell(columns.file).is_empty() {
             return Err(bad(format!("no file name in column {}", columns.file + 1)));
         }

@@ -6,6 +6,8 @@ const TOLD: usize = 12;
 /// Where a row has what.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Columns {
+    /// How many there are.
+    pub(super) count: usize,
     pub(super) file: usize,
     /// Corners, or left, top, width and height.
     pub(super) sides: [usize; 4],
@@ -72,7 +74,7 @@ fn headed(row: &csv::StringRecord) -> Result<Columns, Vec<&'static str>> {
         return Err(all.into_iter().filter_map(|(name, lacks)| lacks.then_some(name)).collect());
     };
     let split = find(&["split", "subset", "set", "usage"]);
-    Ok(Columns { file, sides, corners, class, size, split, header: true })
+    Ok(Columns { count: row.len(), file, sides, corners, class, size, split, header: true })
 }
 
 /// The columns of boxes, and of the sizes of images beside them.
@@ -122,6 +124,7 @@ fn bare(row: &csv::StringRecord) -> Option<Columns> {
     let empty = class.is_empty() && sides.iter().all(|s| s.is_empty());
     let numbers = !class.is_empty() && sides.iter().all(|s| s.parse::<f64>().is_ok());
     (sides.len() == 4 && !path.is_empty() && (empty || numbers)).then_some(Columns {
+        count: row.len(),
         file: 0,
         sides: [1, 2, 3, 4],
         corners: true,
