@@ -159,6 +159,35 @@ fn a_row_with_more_cells_than_columns_is_not_read_shifted() {
 }
 
 #[test]
+fn one_number_above_1_does_not_make_pixels_of_fractions() {
+    let rows = "a.png,0.25,0.1,0.5,0.5,x\nb.png,0,0,1,1,x\n";
+    // As in YOLO's files the box is cut off and counted.
+    let made = convert(table(&format!("{rows}b.png,0.5,0.5,1.02,1,x\n")).root(), &[]);
+    let boxes = json!([
+        ["a.png", "x", [10.0, 3.0, 10.0, 12.0], 0],
+        ["b.png", "x", [0.0, 0.0, 40.0, 30.0], 0],
+        ["b.png", "x", [20.0, 15.0, 20.0, 15.0], 0],
+    ]);
+    assert_eq!((made.code, made.boxes("train")), (0, boxes));
+    assert_eq!(made.log(), json!([["clipped_box", "train", 1]]));
+    convert(table(&format!("{rows}b.png,0.5,0.5,10.2,1,x\n")).root(), &[]).refused(
+        3,
+        &[
+            "boxes.csv, line 3: 10.2 is not a fraction of the image, but 2 of 3 boxes here are",
+            "write all boxes in pixels",
+        ],
+    );
+    // Pixels may have a speck in the corner, and whole numbers are pixels.
+    for text in [
+        "a.png,0,0,1.5,1.5,x\na.png,5,5,9,9,x\nb.png,1,2,30,30,x\n",
+        "a.png,0,0,1,1,x\na.png,1,1,2,2,x\nb.png,1,2,30,30,x\n",
+    ] {
+        let made = convert(table(text).root(), &[]);
+        assert_eq!(made.boxes("train")[2][2], json!([1.0, 2.0, 29.0, 28.0]), "{text}");
+    }
+}
+
+#[test]
 fn columns_that_are_not_recognised_are_told_with_what_is_missing() {
     let [file, class, sides] = [
         "the file (filename, image, path)",

@@ -1,6 +1,7 @@
 //! What every reader gives: splits of images with objects, as they stand in the source.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use serde_json::{Map, Value};
 
 use super::log::Log;
 use crate::geometry::Size;
+
+/// Beyond this a number is in pixels, not a fraction that leaves the image.
+pub(super) const FRACTION: RangeInclusive<f64> = -1. ..=2.;
 
 /// A data set that was read, before it meets its image files.
 #[derive(Debug, Default)]

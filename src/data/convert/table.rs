@@ -15,7 +15,7 @@ use super::Options;
 use super::error::ConvertError;
 use super::files::{Files, Found, shown, split_of};
 use super::log::Change;
-use super::model::{Declared, Image, Object, Place, Source, Split};
+use super::model::{Declared, FRACTION, Image, Object, Place, Source, Split};
 use super::parts::{Names, note_splits, split_name};
 use super::table_columns::Columns;
 
@@ -150,10 +150,8 @@ impl Reading<'_> {
         let file: Arc<str> = Arc::from(shown(path).as_str());
         let near = path.parent().unwrap_or(Path::new(""));
         let rows = rows(self.files, path, &text, columns)?;
-        // Open Images has fractions: no box in pixels is that small, and no table of fractions larger.
-        let sides = || rows.iter().filter_map(|row| row.sides).flatten();
-        let fractions =
-            sides().any(|n| n.fract() != 0.) && sides().all(|n| (0. ..=1.).contains(&n));
+        let fractions = fractions(&rows)
+            .map_err(|(line, problem)| ConvertError::bad(self.files.path(path), line, problem))?;
         for row in rows {
             let bad = |problem: String| ConvertError::bad(self.files.path(path), row.line, problem);
             let found = row.split.as_deref().map(|s| split_of(s).unwrap_or(s.to_owned()));
@@ -215,6 +213,33 @@ impl Reading<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the boxes are fractions of their images, as in Open Images; as in YOLO's files some may
+/// leave the image.
+///
+/// # Errors
+/// The line and what is wrong with it, where most boxes are fractions and one can't be: in pixels the
+/// others would be specks in a corner.
+fn fractions(rows: &[Row]) -> Result<bool, (usize, String)> {
+    let boxes = rows.iter().filter_map(|row| Some((row.line, row.sides?)));
+    let (inside, beyond): (Vec<_>, Vec<_>) =
+        boxes.partition(|(_, sides)| sides.iter().all(|n| FRACTION.contains(n)));
+    let broken = inside.iter().flat_map(|(_, sides)| sides).any(|n| n.fract() != 0.);
+    if !broken || inside.len() < beyond.len() {
+        return Ok(false);
+    }
+    let Some((line, sides)) = beyond.first() else { return Ok(true) };
+    let n = sides.iter().find(|n| !FRACTION.contains(n)).expect("it is beyond");
+    Err((
+        *line,
+        format!(
+            "{n} is not a fraction of the image, but {} of {} boxes here are in fractions: correct it, or \
+             write all boxes in pixels",
+            inside.len(),
+            inside.len() + beyond.len()
+        ),
+    ))
 }
 
 /// The place of a new image.

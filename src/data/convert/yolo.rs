@@ -14,12 +14,9 @@ use super::Options;
 use super::error::ConvertError;
 use super::files::{Files, shown, split_of};
 use super::log::{Change, Log};
-use super::model::{Category, Declared, Image, Object, Outline, Place, Source, Split};
+use super::model::{Category, Declared, FRACTION, Image, Object, Outline, Place, Source, Split};
 use super::parts::{note_splits, split_name};
 use super::yolo_lists::{self, Set};
-
-/// Beyond this a number is in pixels, not a fraction that leaves the image.
-const FRACTION: std::ops::RangeInclusive<f64> = -1. ..=2.;
 
 /// A file that shows that the source is in this form, where no YAML describes it.
 pub(super) fn sign(files: &Files) -> Option<&Path> {
