@@ -9,6 +9,7 @@ mod error;
 mod exif;
 mod files;
 mod json;
+mod json_entries;
 mod log;
 mod model;
 mod parts;
