@@ -23,7 +23,7 @@ const SHOWN: usize = 3;
         YOLO: data.yaml, obj.data, obj.names or classes.txt name the classes; polygons become masks and boxes. \
         CSV: columns are found by their names (filename, xmin ymin xmax ymax or x y w h, class, split); \
         without a header they are path,x1,y1,x2,y2,class. COCO: any layout of folders, Roboflow's too.\n\
-        The source is only read. Exit code 1: some images could not be used; each is counted."
+        The source is only read. Exit code 1: some images or entries could not be used; each is counted."
 )]
 pub struct ConvertArgs {
     /// Data set: its folder, or the file that describes it

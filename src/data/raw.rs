@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::geometry::Size;
 
@@ -37,6 +38,40 @@ pub(super) struct RawAnnotation {
 pub(super) struct RawCategory {
     pub(super) id: i64,
     pub(super) name: String,
+}
+
+/// An id that may stand there as another number or text than the whole number that it is.
+#[derive(Debug, PartialEq)]
+pub(super) struct LooseId {
+    pub(super) id: i64,
+    /// As it stands there, where that is not the number.
+    pub(super) written: Option<Value>,
+}
+
+impl LooseId {
+    /// The whole number that is meant by 1, 1.0 or "1".
+    pub(super) fn of(value: &Value) -> Option<Self> {
+        if let Some(id) = value.as_i64() {
+            return Some(Self { id, written: None });
+        }
+        let id = match value {
+            Value::String(text) => text.parse().ok()?,
+            // Beyond these bounds not every whole number is one of f64.
+            other => {
+                let n = other.as_f64().filter(|n| n.fract() == 0. && n.abs() < 2_f64.powi(53))?;
+                n as i64
+            }
+        };
+        Some(Self { id, written: Some(value.clone()) })
+    }
+}
+
+impl<'de> Deserialize<'de> for LooseId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Self::of(&value)
+            .ok_or_else(|| D::Error::custom(format!("the id {value} is no whole number")))
+    }
 }
 
 /// Four numbers, of which `null` is not a number: so the message can name the annotation.
@@ -189,6 +224,33 @@ mod tests {
             "..",
         ] {
             assert!(unsafe_file_name(bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_whole_numbers_however_they_are_written() {
+        for (text, id) in [
+            ("7", Some(7)),
+            ("-7", Some(-7)),
+            ("7.0", Some(7)),
+            ("\"7\"", Some(7)),
+            ("\"000000397133\"", Some(397_133)),
+            ("7.5", None),
+            ("1e300", None),
+            ("\"7.0\"", None),
+            ("\"a7\"", None),
+            ("\"\"", None),
+            ("null", None),
+            ("true", None),
+        ] {
+            let read = serde_json::from_str::<LooseId>(text);
+            assert_eq!(read.as_ref().ok().map(|id| id.id), id, "{text}");
+            match read {
+                Ok(read) => assert_eq!(read.written.is_none(), ["7", "-7"].contains(&text)),
+                Err(error) => {
+                    assert!(error.to_string().contains("is no whole number"), "{error}");
+                }
+            }
         }
     }
 

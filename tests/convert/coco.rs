@@ -46,6 +46,33 @@ fn cocos_own_layout_and_paths_of_other_machines() {
 }
 
 #[test]
+fn annotations_that_are_lost_show_in_the_exit_code() {
+    let convert_with = |more: Value| {
+        let source = Source::new();
+        source.picture("a.png");
+        let mut content = set(1, "a.png");
+        content["annotations"].as_array_mut().unwrap().push(more);
+        source.file("all.json", &content.to_string());
+        convert(source.root(), &[])
+    };
+    for (kind, entry) in [
+        ("broken_entry", json!({"id": 2, "image_id": "one", "category_id": 7})),
+        ("unknown_image", annotation(2, 99, 7, [1., 1., 5., 5.])),
+        ("unknown_category", annotation(2, 1, 99, [1., 1., 5., 5.])),
+    ] {
+        let made = convert_with(entry);
+        assert_eq!((made.code, made.log()), (1, json!([[kind, "train", 1]])));
+        assert_eq!(made.boxes("train").as_array().unwrap().len(), 1);
+    }
+    // A text is no loss.
+    let mut other = annotation(2, 1, 7, [1., 1., 5., 5.]);
+    other["image_id"] = json!("1");
+    let made = convert_with(other);
+    assert_eq!((made.code, made.log()), (0, json!([["whole_id", "train", 1]])));
+    assert_eq!(made.boxes("train").as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn images_that_lie_elsewhere_are_said_to_be_not_in_the_source_folder() {
     let (source, elsewhere) = (Source::new(), Source::new());
     elsewhere.picture("b.png");

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::common::{Set, annotation, annotations, image};
-use crate::{assert_sound, detect};
+use crate::{assert_sound, convert, detect};
 
 /// A set with two sound images and a sound box each; `change` spoils it.
 fn spoiled(change: impl FnOnce(&Set, &mut Value)) -> Set {
@@ -129,6 +129,44 @@ fn ids() {
     fixes(json!([["unknown_category", 1]]), 0, |_, c| {
         push(c, "annotations", annotation(9, 1, 99, [1., 1., 5., 5.]));
     });
+}
+
+#[test]
+fn ids_in_another_spelling_are_the_numbers_that_they_are() {
+    let sound = fixed(&spoiled(|_, _| {})).0;
+    let content = fixes(json!([["whole_id", 8]]), 0, |_, c| {
+        c["images"][0]["id"] = json!(1.0);
+        c["categories"][0]["id"] = json!("7");
+        for annotation in c["annotations"].as_array_mut().unwrap() {
+            for key in ["id", "image_id", "category_id"] {
+                annotation[key] = json!(annotation[key].to_string());
+            }
+        }
+    });
+    assert_eq!(content, sound);
+    // Others than these stay an error, and the one annotation is not the whole set.
+    fixes(json!([["broken_entry", 1], ["background", 1]]), 0, |_, c| {
+        c["annotations"][0]["image_id"] = json!(1.5);
+    });
+}
+
+#[test]
+fn a_set_of_which_no_annotation_can_be_read_is_not_emptied() {
+    let names = |_: &Set, c: &mut Value| {
+        for annotation in c["annotations"].as_array_mut().unwrap() {
+            annotation["image_id"] = json!("a.png");
+        }
+    };
+    let set = spoiled(names);
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let root = set.root().to_str().unwrap();
+    let (code, _, stderr) = detect(&["check", root, "--fix", out.to_str().unwrap()]);
+    assert_eq!(code, 3, "{stderr}");
+    let words = "t.json: none of its 2 annotations can be used: 2 entries left out: they can't be read \
+                 (annotations[0]: the id \"a.png\" is no whole number)";
+    assert!(stderr.contains(words) && !out.exists(), "{stderr}");
+    convert(&set.root().join("annotations/t.json"), &[]).refused(3, &[words]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::files::shown;
 use super::log::{Change, Log};
 use super::model::{Category, Declared, Image, Object, Outline, Place, Split};
 use crate::data::layout;
-use crate::data::raw::{flag, numbers, plain_json};
+use crate::data::raw::{LooseId, flag, numbers, plain_json};
 
 /// The lists of an annotation file, each entry unread.
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ struct Lists<'a> {
 
 #[derive(Deserialize)]
 struct RawImage {
-    id: i64,
+    id: LooseId,
     file_name: String,
     width: Option<f64>,
     height: Option<f64>,
@@ -44,8 +44,8 @@ struct RawImage {
 struct RawObject {
     #[serde(default)]
     id: Value,
-    image_id: i64,
-    category_id: i64,
+    image_id: LooseId,
+    category_id: LooseId,
     #[serde(default, deserialize_with = "numbers")]
     bbox: Option<[f64; 4]>,
     area: Option<f64>,
@@ -58,7 +58,7 @@ struct RawObject {
 
 #[derive(Deserialize)]
 struct RawCategory {
-    id: i64,
+    id: LooseId,
     #[serde(default)]
     name: Value,
     #[serde(flatten)]
@@ -107,7 +107,19 @@ pub(super) fn read_file(
     let mut reader = Reader { name, log };
     reader.categories(&lists.categories, &mut split);
     let places = reader.images(&lists.images, find, &mut split)?;
-    reader.objects(&lists.annotations.unwrap_or_default(), &places, &mut split, path);
+    let listed = lists.annotations.unwrap_or_default();
+    reader.objects(&listed, &places, &mut split, path);
+    // Left as they are, the images would be background, whatever is in them.
+    let unread =
+        [Change::BrokenEntry, Change::UnknownImage, Change::UnknownCategory, Change::NoBox];
+    if !listed.is_empty()
+        && !split.images.is_empty()
+        && split.images.iter().all(|image| image.objects.is_empty())
+        && let Some(why) = log.first_of(&unread, name)
+    {
+        let problem = format!("none of its {} annotations can be used: {why}", listed.len());
+        return Err(ConvertError::bad(path, None, problem));
+    }
     Ok(split)
 }
 
@@ -137,26 +149,35 @@ impl Reader<'_> {
         }
     }
 
+    /// The number that an id stands for; `what` is the entry and the key.
+    fn id(&mut self, id: &LooseId, what: std::fmt::Arguments<'_>) -> i64 {
+        if let Some(written) = &id.written {
+            self.add(Change::WholeId, format!("{what} {written}"));
+        }
+        id.id
+    }
+
     fn categories(&mut self, list: &[&RawValue], split: &mut Split) {
         for (i, raw) in list.iter().enumerate() {
             let Some(raw) = self.entry::<RawCategory>("categories", i, raw) else { continue };
+            let id = self.id(&raw.id, format_args!("categories[{i}]: id"));
             let name = match raw.name {
                 Value::String(name) => name,
                 other => {
-                    let name = format!("category {}", raw.id);
+                    let name = format!("category {id}");
                     self.add(Change::NamedCategory, format!("{name}, for {other}"));
                     name
                 }
             };
-            if let Some(known) = split.categories.iter().find(|c| c.id == raw.id) {
+            if let Some(known) = split.categories.iter().find(|c| c.id == id) {
                 if known.name == name {
-                    self.add(Change::RepeatedEntry, format!("category {} '{name}'", raw.id));
+                    self.add(Change::RepeatedEntry, format!("category {id} '{name}'"));
                     continue;
                 }
-                let text = format!("{}: '{}' and '{name}'", raw.id, known.name);
+                let text = format!("{id}: '{}' and '{name}'", known.name);
                 self.add(Change::DuplicateCategoryId, text);
             }
-            split.categories.push(Category { id: raw.id, name, rest: raw.rest });
+            split.categories.push(Category { id, name, rest: raw.rest });
         }
     }
 
@@ -169,14 +190,15 @@ impl Reader<'_> {
         let mut places = Places::new();
         for (i, raw) in list.iter().enumerate() {
             let Some(raw) = self.entry::<RawImage>("images", i, raw) else { continue };
-            let known = places.get(&raw.id).copied();
+            let id = self.id(&raw.id, format_args!("images[{i}]: id"));
+            let known = places.get(&id).copied();
             if let Some(Some(at)) = known {
                 let known: &Image = &split.images[at];
                 if known.name == raw.file_name {
-                    self.add(Change::RepeatedEntry, format!("image {} {}", raw.id, raw.file_name));
+                    self.add(Change::RepeatedEntry, format!("image {id} {}", raw.file_name));
                     continue;
                 }
-                let text = format!("{}: {} and {}", raw.id, known.name, raw.file_name);
+                let text = format!("{id}: {} and {}", known.name, raw.file_name);
                 self.add(Change::DuplicateImageId, text);
             }
             let file = match find(&raw.file_name) {
@@ -184,21 +206,21 @@ impl Reader<'_> {
                 Err(Lost::Fatal(error)) => return Err(error),
                 Err(Lost::Missing) => {
                     self.add(Change::MissingImage, raw.file_name);
-                    places.entry(raw.id).or_insert(None);
+                    places.entry(id).or_insert(None);
                     continue;
                 }
                 Err(Lost::BadName(problem)) => {
-                    let text = format!("image {}: '{}' {problem}", raw.id, raw.file_name);
+                    let text = format!("image {id}: '{}' {problem}", raw.file_name);
                     self.add(Change::BadFileName, text);
-                    places.entry(raw.id).or_insert(None);
+                    places.entry(id).or_insert(None);
                     continue;
                 }
             };
             if !matches!(known, Some(Some(_))) {
-                places.insert(raw.id, Some(split.images.len()));
+                places.insert(id, Some(split.images.len()));
             }
             split.images.push(Image {
-                id: Some(raw.id),
+                id: Some(id),
                 file,
                 name: raw.file_name,
                 declared: Declared::of(raw.width, raw.height),
@@ -220,17 +242,20 @@ impl Reader<'_> {
                 Value::Null => format!("annotations[{i}]: {what}"),
                 id => format!("annotation {id}: {what}"),
             };
-            let at = match places.get(&raw.image_id) {
+            let image_id = self.id(&raw.image_id, format_args!("annotations[{i}]: image_id"));
+            let category_id =
+                self.id(&raw.category_id, format_args!("annotations[{i}]: category_id"));
+            let at = match places.get(&image_id) {
                 Some(Some(at)) => *at,
                 // Told with its image.
                 Some(None) => continue,
                 None => {
-                    self.add(Change::UnknownImage, named(format!("image {}", raw.image_id)));
+                    self.add(Change::UnknownImage, named(format!("image {image_id}")));
                     continue;
                 }
             };
-            if !categories.contains(&raw.category_id) {
-                let text = named(format!("category {}", raw.category_id));
+            if !categories.contains(&category_id) {
+                let text = named(format!("category {category_id}"));
                 self.add(Change::UnknownCategory, text);
                 continue;
             }
@@ -239,12 +264,13 @@ impl Reader<'_> {
                 self.add(Change::NoBox, text);
                 continue;
             };
-            let mut object = Object::of_box(raw.category_id, bbox, Place::new(&file, 0));
+            let mut object = Object::of_box(category_id, bbox, Place::new(&file, 0));
             object.area = raw.area;
             object.crowd = raw.iscrowd;
             object.outline = raw.segmentation.map_or(Outline::None, Outline::Json);
             object.rest = raw.rest;
-            object.id = raw.id.as_i64();
+            object.id =
+                LooseId::of(&raw.id).map(|id| self.id(&id, format_args!("annotations[{i}]: id")));
             if let Some(id) = object.id
                 && let Some(&(image, place)) = first.get(&id)
             {

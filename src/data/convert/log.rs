@@ -14,7 +14,7 @@ const EXAMPLES: usize = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// An image that could not be used is not in the new folder.
+    /// Something that could not be used is not in the new folder.
     Failed,
     /// Something is not in the new folder.
     Dropped,
@@ -57,9 +57,9 @@ changes! {
     SplitLeftOut, Dropped, "splits left out";
     UnusedLabels, Failed, "label files left out: no image of a split is theirs";
     FileSkipped, Dropped, "files not read";
-    BrokenEntry, Dropped, "entries left out: they can't be read";
-    UnknownImage, Dropped, "annotations left out: their image is not listed";
-    UnknownCategory, Dropped, "annotations left out: their category is not listed";
+    BrokenEntry, Failed, "entries left out: they can't be read";
+    UnknownImage, Failed, "annotations left out: their image is not listed";
+    UnknownCategory, Failed, "annotations left out: their category is not listed";
     NoBox, Dropped, "objects left out: they have no box";
     BadBox, Dropped, "objects left out: their boxes are none";
     ZeroAreaBox, Dropped, "objects left out: their boxes have no area";
@@ -74,6 +74,7 @@ changes! {
     SizeCorrected, Changed, "declared sizes replaced by the file's";
     SizeAdded, Changed, "sizes taken from the file, where none was declared";
     Renumbered, Changed, "annotations with a new id: theirs was used twice or is no whole number";
+    WholeId, Changed, "ids that stood there as texts or with a decimal point: whole numbers now";
     NamedCategory, Changed, "categories without a name: named by their number";
     NoSplit, Changed, "files outside of the folders that name splits, so that all images went into one: move them, or name it with --split";
     SplitRenamed, Changed, "splits renamed";
@@ -150,11 +151,22 @@ impl Log {
     /// The first thing that was left out, in words.
     pub(super) fn first_drop(&self) -> String {
         let first = self.0.iter().find(|((kind, _), _)| kind.fate() <= Fate::Dropped);
-        first.map_or("it has no images".to_owned(), |((kind, _), (count, examples))| {
-            let example = examples.first().map_or("", String::as_str);
-            format!("{count} {} ({example})", kind.meaning())
+        first.map_or("it has no images".to_owned(), |((kind, _), noted)| told(*kind, noted))
+    }
+
+    /// The first of these that happened in the split, in words.
+    pub(super) fn first_of(&self, kinds: &[Change], split: &str) -> Option<String> {
+        kinds.iter().find_map(|&kind| {
+            let noted = self.0.get(&(kind, Some(split.to_owned())))?;
+            Some(told(kind, noted))
         })
     }
+}
+
+/// A kind of entry with its first example.
+fn told(kind: Change, (count, examples): &(usize, Vec<String>)) -> String {
+    let example = examples.first().map_or("", String::as_str);
+    format!("{count} {} ({example})", kind.meaning())
 }
 
 impl Serialize for Log {
