@@ -103,6 +103,40 @@ fn boxes() {
 }
 
 #[test]
+fn areas_and_crowd_flags_that_evaluation_needs() {
+    let without = |key: &'static str| {
+        move |_: &Set, c: &mut Value| {
+            c["annotations"][0].as_object_mut().unwrap().remove(key);
+        }
+    };
+    let area = |area: Value| move |_: &Set, c: &mut Value| c["annotations"][0]["area"] = area;
+    for key in ["area", "iscrowd"] {
+        finds("no_area_or_crowd", 1, 3, without(key));
+        let table = String::from_utf8(detect(spoiled(without(key)).root(), &[]).stdout).unwrap();
+        assert!(table.contains(&format!("a.png: annotation 1: no {key}")), "{table}");
+        assert!(table.contains("--fix OUT fills them in"), "{table}");
+    }
+    finds("no_area_or_crowd", 1, 3, area(Value::Null));
+    // As Python writes what it could not compute.
+    let set = spoiled(area(json!("NaN")));
+    let path = set.root().join("annotations/t.json");
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"NaN\"", "NaN");
+    std::fs::write(path, text).unwrap();
+    assert_eq!(findings(set.root()), (3, vec![json!(["no_area_or_crowd", "t", 1])]));
+    finds("area_of_none", 1, 0, area(json!(0)));
+    finds("area_of_none", 1, 0, area(json!(-3.5)));
+    // Of a box without area there is none, and of a crowd it is not looked at.
+    finds("zero_area_box", 1, 0, |_, c| {
+        c["annotations"][0]["bbox"] = json!([5, 5, 0, 4]);
+        c["annotations"][0]["area"] = json!(0);
+    });
+    finds("crowd", 1, 0, |s, c| {
+        without("area")(s, c);
+        c["annotations"][0]["iscrowd"] = json!(1);
+    });
+}
+
+#[test]
 fn a_split_without_a_single_box_is_told() {
     finds("split_without_boxes", 1, 0, |_, c| c["annotations"] = json!([]));
     let set = spoiled(|_, c| c["annotations"] = json!([]));

@@ -347,8 +347,10 @@ fn what_can_not_be_used_is_named() {
     assert!(outcome(GT, DT).is_ok());
     // (in the annotations, from, to, the message)
     let broken = [
-        (true, r#", "area": 81"#, "", "annotations: annotations[0]: has no `area`"),
-        (true, r#", "iscrowd": 0"#, "", "annotations: annotations[0]: has no `iscrowd`"),
+        (true, r#", "area": 81"#, "", "annotations: annotations[0]: has no `area`; `detect check"),
+        (true, r#", "iscrowd": 0"#, "", "annotations[0]: has no `iscrowd`; `detect check DIR"),
+        (true, r#""area": 81"#, r#""area": null"#, "`area` is null, not a number; `detect"),
+        (true, r#""area": 81"#, r#""area": """#, "`area` is a text, not a number"),
         (true, r#""iscrowd": 0"#, r#""iscrowd": 256"#, "`iscrowd` is 256, not 0 or 1"),
         (true, "[0, 0, 9, 9]", "[0, 0, 9]", "`bbox` has 3 numbers, not four"),
         (true, "[0, 0, 9, 9]", "null", "`bbox` is null, not a list"),

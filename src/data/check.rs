@@ -46,6 +46,7 @@ pub enum Kind {
     BadFileName,
     BadDeclaredSize,
     BadBox,
+    NoAreaOrCrowd,
     MissingFile,
     UndecodableFile,
     SizeMismatch,
@@ -53,6 +54,7 @@ pub enum Kind {
     DamagedFile,
     ExifAmbiguous,
     ZeroAreaBox,
+    AreaOfNone,
     BoxOutOfImage,
     BoxUnder2Px,
     RepeatedBox,
@@ -80,6 +82,7 @@ impl Kind {
             | Self::BadFileName
             | Self::BadDeclaredSize
             | Self::BadBox
+            | Self::NoAreaOrCrowd
             | Self::MissingFile
             | Self::UndecodableFile
             | Self::SizeMismatch
@@ -87,6 +90,7 @@ impl Kind {
             Self::DamagedFile
             | Self::ExifAmbiguous
             | Self::ZeroAreaBox
+            | Self::AreaOfNone
             | Self::BoxOutOfImage
             | Self::BoxUnder2Px
             | Self::RepeatedBox
@@ -113,6 +117,9 @@ impl Kind {
             Self::BadFileName => "file names that leave the image folder",
             Self::BadDeclaredSize => "declared sizes that can't be",
             Self::BadBox => "boxes that are none",
+            Self::NoAreaOrCrowd => {
+                "annotations without area or iscrowd, which `eval` refuses: --fix OUT fills them in"
+            }
             Self::MissingFile => "missing files",
             Self::UndecodableFile => "files that can't be decoded",
             Self::SizeMismatch => "files of another size than declared",
@@ -120,6 +127,9 @@ impl Kind {
             Self::DamagedFile => "damaged files that still decode",
             Self::ExifAmbiguous => "turned by EXIF, boxes may be for either side",
             Self::ZeroAreaBox => "boxes without area",
+            Self::AreaOfNone => {
+                "areas of 0 or less, of boxes that have one: --fix OUT fills them in"
+            }
             Self::BoxOutOfImage => "boxes that leave the image",
             Self::BoxUnder2Px => "boxes under 2 pixels on a side",
             Self::RepeatedBox => "boxes that stand there twice",

@@ -261,7 +261,7 @@ fn read(layout: &Layout) -> Result<Parts, DataError> {
             label: Label(label),
             bbox: Box2::new(x1, y1, x1 + w as f32, y1 + h as f32),
             area: raw.area.unwrap_or(w * h),
-            crowd: raw.iscrowd,
+            crowd: raw.crowd(),
         });
     }
     for (what, ids) in [("images", no_image), ("categories", no_category)] {

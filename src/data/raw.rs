@@ -30,7 +30,7 @@ pub(super) struct RawAnnotation {
     pub(super) bbox: Option<[f64; 4]>,
     pub(super) area: Option<f64>,
     #[serde(default, deserialize_with = "flag")]
-    pub(super) iscrowd: bool,
+    pub(super) iscrowd: Option<bool>,
 }
 
 /// A category as it stands.
@@ -83,7 +83,7 @@ pub(super) fn numbers<'de, D: Deserializer<'de>>(
 }
 
 /// 0, 1, true, false or null.
-pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Flag {
@@ -92,9 +92,9 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
         Null(()),
     }
     match Flag::deserialize(deserializer) {
-        Ok(Flag::Bool(is)) => Ok(is),
-        Ok(Flag::Number(n)) if n == 0. || n == 1. => Ok(n == 1.),
-        Ok(Flag::Null(())) => Ok(false),
+        Ok(Flag::Bool(is)) => Ok(Some(is)),
+        Ok(Flag::Number(n)) if n == 0. || n == 1. => Ok(Some(n == 1.)),
+        Ok(Flag::Null(())) => Ok(None),
         _ => Err(D::Error::custom("iscrowd must be 0 or 1")),
     }
 }
@@ -113,6 +113,11 @@ impl RawImage {
 }
 
 impl RawAnnotation {
+    /// Whether it is said to be a crowd.
+    pub(super) fn crowd(&self) -> bool {
+        self.iscrowd.unwrap_or(false)
+    }
+
     /// `[x, y, width, height]`, or what is wrong with it.
     pub(super) fn checked_box(&self) -> Result<[f64; 4], &'static str> {
         let Some(bbox) = self.bbox else { return Err("the annotation has no box") };
@@ -124,6 +129,22 @@ impl RawAnnotation {
             Ok(bbox)
         }
     }
+}
+
+/// What evaluation reads of an annotation and does not find there.
+pub(super) fn missing(area: Option<f64>, iscrowd: Option<bool>) -> Option<&'static str> {
+    // The area of a crowd is not looked at.
+    match (area, iscrowd) {
+        (None, None) => Some("no area, no iscrowd"),
+        (None, Some(false)) => Some("no area"),
+        (Some(_), None) => Some("no iscrowd"),
+        (None, Some(true)) | (Some(_), Some(_)) => None,
+    }
+}
+
+/// An area that is none, of a box that has one: whatever is found there is neither small nor large.
+pub(super) fn no_area(area: Option<f64>, bbox: [f64; 4]) -> Option<f64> {
+    area.filter(|area| *area <= 0. && bbox[2] > 0. && bbox[3] > 0.)
 }
 
 /// Why `name` could leave the image folder, if it could: annotation files come from strangers.
@@ -261,11 +282,11 @@ mod tests {
             serde_json::from_str::<RawAnnotation>(&json).map(|a| a.iscrowd)
         };
         for (text, expected) in [
-            ("", false),
-            (r#", "iscrowd": 0"#, false),
-            (r#", "iscrowd": 1"#, true),
-            (r#", "iscrowd": true"#, true),
-            (r#", "iscrowd": null"#, false),
+            ("", None),
+            (r#", "iscrowd": 0"#, Some(false)),
+            (r#", "iscrowd": 1"#, Some(true)),
+            (r#", "iscrowd": true"#, Some(true)),
+            (r#", "iscrowd": null"#, None),
         ] {
             assert_eq!(crowd(text).expect(text), expected);
         }

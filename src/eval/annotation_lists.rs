@@ -115,6 +115,14 @@ impl Collect for Categories {
     }
 }
 
+/// A number that a repair fills in where it is missing.
+#[inline]
+fn fillable(key: &str, value: Option<Value>) -> Result<f64, String> {
+    let missing = matches!(value, None | Some(Value::Null));
+    let repair = "`detect check DIR --fix OUT` makes a copy of the set with it";
+    number(key, value).map_err(|p| if missing { format!("{p}; {repair}") } else { p })
+}
+
 /// Annotations, with their masks or with their boxes.
 #[derive(Default)]
 pub(super) struct Annotations<const MASKS: bool> {
@@ -201,12 +209,12 @@ impl<const MASKS: bool> Annotations<MASKS> {
                 0.
             })
         };
-        let iscrowd = note(number("iscrowd", raw.iscrowd));
+        let iscrowd = note(fillable("iscrowd", raw.iscrowd));
         if !(iscrowd > -1. && iscrowd < 256.) {
             note(Err(format!("`iscrowd` is {iscrowd}, not 0 or 1")));
         }
         // An area is looked at only where the box is not ignored anyway.
-        let area = if iscrowd == 0. { note(number("area", raw.area)) } else { 0. };
+        let area = if iscrowd == 0. { note(fillable("area", raw.area)) } else { 0. };
         let bbox = if MASKS {
             let missing = || Err("is missing".to_owned());
             self.masks.push(raw.mask.unwrap_or_else(missing));

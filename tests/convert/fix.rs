@@ -108,6 +108,33 @@ fn boxes() {
 }
 
 #[test]
+fn areas_and_crowd_flags_are_filled_in() {
+    let filled = |change: &dyn Fn(&mut Value), area: f64| {
+        let log = json!([["filled_in", 1]]);
+        let content = fixes(log, 0, |_, c| change(&mut c["annotations"][0]));
+        let first = &content["annotations"][0];
+        assert_eq!((&first["area"], &first["iscrowd"]), (&json!(area), &json!(0)));
+    };
+    let without = |annotation: &mut Value, key: &str| {
+        annotation.as_object_mut().unwrap().remove(key);
+    };
+    // The polygon of the set is a line.
+    filled(&|a| without(a, "area"), 100.);
+    filled(&|a| without(a, "iscrowd"), 100.);
+    filled(&|a| a["area"] = json!(0), 100.);
+    filled(&|a| a["area"] = Value::Null, 100.);
+    let triangle = json!([[5, 5, 15, 5, 15, 15]]);
+    for mask in [&triangle, &json!({"size": [30, 40], "counts": [1200]})] {
+        let area = if *mask == triangle { 50. } else { 100. };
+        let change = |a: &mut Value| {
+            without(a, "area");
+            a["segmentation"] = mask.clone();
+        };
+        filled(&change, area);
+    }
+}
+
+#[test]
 fn ids() {
     let content = fixes(json!([["renumbered", 1]]), 0, |_, c| c["annotations"][1]["id"] = json!(1));
     let ids: Vec<&Value> =

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::layout::{self, Layout};
-use super::super::raw::{RawAnnotation, RawCategory, RawImage, plain_json, unsafe_file_name};
+use super::super::raw::{
+    RawAnnotation, RawCategory, RawImage, missing, no_area, plain_json, unsafe_file_name,
+};
 use super::{Example, Findings, Kind, Split};
 use crate::geometry::Size;
 
@@ -237,7 +239,10 @@ impl Entries<'_> {
                 let detail = format!("category {}", annotation.category_id);
                 self.add(Kind::UnknownCategory, example(detail));
             }
-            if annotation.iscrowd {
+            if let Some(missing) = missing(annotation.area, annotation.iscrowd) {
+                self.add(Kind::NoAreaOrCrowd, example(missing.to_owned()));
+            }
+            if annotation.crowd() {
                 self.add(Kind::Crowd, example(String::new()));
             }
             match annotation.checked_box() {
@@ -250,6 +255,9 @@ impl Entries<'_> {
                         self.add(Kind::ZeroAreaBox, example(format!("{bbox:?}")));
                     } else if bbox[2] < 2. || bbox[3] < 2. {
                         self.add(Kind::BoxUnder2Px, example(format!("{bbox:?}")));
+                    }
+                    if let Some(area) = no_area(annotation.area, bbox) {
+                        self.add(Kind::AreaOfNone, example(format!("area {area} of {bbox:?}")));
                     }
                     let key = (annotation.image_id, annotation.category_id, bbox.map(f64::to_bits));
                     if let Some(first) = boxes.insert(key, annotation.id) {

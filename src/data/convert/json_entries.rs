@@ -14,7 +14,7 @@ use super::files::shown;
 use super::log::{Change, Log};
 use super::model::{Category, Declared, Image, Object, Outline, Place, Split};
 use crate::data::layout;
-use crate::data::raw::{LooseId, flag, numbers, plain_json};
+use crate::data::raw::{LooseId, flag, missing, no_area, numbers, plain_json};
 
 /// The lists of an annotation file, each entry unread.
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ struct RawObject {
     bbox: Option<[f64; 4]>,
     area: Option<f64>,
     #[serde(default, deserialize_with = "flag")]
-    iscrowd: bool,
+    iscrowd: Option<bool>,
     segmentation: Option<Box<RawValue>>,
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -264,9 +264,13 @@ impl Reader<'_> {
                 self.add(Change::NoBox, text);
                 continue;
             };
+            let none = no_area(raw.area, bbox).map(|area| format!("area {area}"));
+            if let Some(what) = none.or_else(|| Some(missing(raw.area, raw.iscrowd)?.to_owned())) {
+                self.add(Change::FilledIn, named(what));
+            }
             let mut object = Object::of_box(category_id, bbox, Place::new(&file, 0));
             object.area = raw.area;
-            object.crowd = raw.iscrowd;
+            object.crowd = raw.iscrowd.unwrap_or(false);
             object.outline = raw.segmentation.map_or(Outline::None, Outline::Json);
             object.rest = raw.rest;
             object.id =

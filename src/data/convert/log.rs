@@ -74,6 +74,7 @@ changes! {
     SizeCorrected, Changed, "declared sizes replaced by the file's";
     SizeAdded, Changed, "sizes taken from the file, where none was declared";
     Renumbered, Changed, "annotations with a new id: theirs was used twice or is no whole number";
+    FilledIn, Changed, "annotations with an area or iscrowd that they did not have: the area of the mask or the box, iscrowd 0";
     WholeId, Changed, "ids that stood there as texts or with a decimal point: whole numbers now";
     NamedCategory, Changed, "categories without a name: named by their number";
     NoSplit, Changed, "files outside of the folders that name splits, so that all images went into one: move them, or name it with --split";

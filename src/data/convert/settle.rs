@@ -1,5 +1,6 @@
 //! Annotations meet their image files: what has one right answer is repaired, the rest is told.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -214,13 +215,13 @@ fn settle_object(object: &mut Object, image: &str, size: Size, said: &mut Said) 
         // The area of a mask stays; that of a box is that of the new one.
         let of_box = object.area.is_some_and(|area| (area - w * h).abs() <= 1e-6 * w * h);
         if of_box {
-            object.area = None;
+            object.area = Some((x2 - x1) * (y2 - y1));
         }
         object.bbox = [x1, y1, x2 - x1, y2 - y1];
         say(object, Change::ClippedBox, detail);
     }
     let [_, _, w, h] = object.bbox;
-    let given = object.area.filter(|area| area.is_finite() && *area >= 0.);
+    let given = object.area.filter(|area| area.is_finite() && *area > 0.);
     object.area = given.or_else(|| outline_area(&object.outline)).or(Some(w * h));
     true
 }
@@ -261,16 +262,20 @@ fn to_pixels(object: &mut Object, size: Size) {
     object.fractions = false;
 }
 
-/// The area of polygons that do not cross themselves.
+/// The area of polygons that do not cross themselves; none where they are lines or no polygons.
 fn outline_area(outline: &Outline) -> Option<f64> {
-    let Outline::Polygons(polygons) = outline else { return None };
+    let polygons: Cow<'_, [Vec<f64>]> = match outline {
+        Outline::None => return None,
+        Outline::Polygons(polygons) => polygons.into(),
+        Outline::Json(json) => serde_json::from_str::<Vec<Vec<f64>>>(json.get()).ok()?.into(),
+    };
     let area = |p: &Vec<f64>| {
         let points: Vec<&[f64]> = p.chunks_exact(2).collect();
         let next = points.iter().cycle().skip(1);
         let twice: f64 = points.iter().zip(next).map(|(a, b)| a[0] * b[1] - b[0] * a[1]).sum();
         twice.abs() / 2.
     };
-    Some(polygons.iter().map(area).sum())
+    Some(polygons.iter().map(area).sum()).filter(|area| *area > 0.)
 }
 
 /// An error and its causes on one line.
