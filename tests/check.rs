@@ -170,6 +170,13 @@ fn ids() {
     finds("duplicate_category_id", 1, 3, |_, c| {
         push(c, "categories", json!({"id": 1, "name": "x"}));
     });
+    finds("shared_name", 1, 0, |_, c| c["categories"][0]["name"] = json!("cat"));
+    finds("no_name", 1, 0, |_, c| c["categories"][0]["name"] = json!(" "));
+    // Those are not of one name.
+    let set = spoiled(|_, c| {
+        c["categories"] = json!([{"id": 1, "name": ""}, {"id": 7, "name": ""}]);
+    });
+    assert_eq!(findings(set.root()), (0, vec![json!(["no_name", "t", 2])]));
     finds("unknown_image", 1, 3, |_, c| {
         push(c, "annotations", annotation(9, 99, 1, [1., 1., 5., 5.]));
     });

@@ -55,6 +55,8 @@ pub enum Kind {
     ExifAmbiguous,
     ZeroAreaBox,
     AreaOfNone,
+    SharedName,
+    NoName,
     BoxOutOfImage,
     BoxUnder2Px,
     RepeatedBox,
@@ -91,6 +93,8 @@ impl Kind {
             | Self::ExifAmbiguous
             | Self::ZeroAreaBox
             | Self::AreaOfNone
+            | Self::SharedName
+            | Self::NoName
             | Self::BoxOutOfImage
             | Self::BoxUnder2Px
             | Self::RepeatedBox
@@ -130,6 +134,8 @@ impl Kind {
             Self::AreaOfNone => {
                 "areas of 0 or less, of boxes that have one: --fix OUT fills them in"
             }
+            Self::SharedName => "categories with the name of another",
+            Self::NoName => "categories without a name",
             Self::BoxOutOfImage => "boxes that leave the image",
             Self::BoxUnder2Px => "boxes under 2 pixels on a side",
             Self::RepeatedBox => "boxes that stand there twice",

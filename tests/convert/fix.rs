@@ -221,6 +221,14 @@ fn entries_that_cannot_be_read() {
         c["categories"][0]["name"] = Value::Null;
     });
     assert_eq!(content["categories"][0]["name"], "category 7");
+    let content = fixes(json!([["named_category", 1]]), 0, |_, c| {
+        c["categories"][0]["name"] = json!("");
+    });
+    assert_eq!(content["categories"][0]["name"], "category 7");
+    let content = fixes(json!([["shared_name", 1]]), 0, |_, c| {
+        c["categories"][0]["name"] = json!("cat");
+    });
+    assert_eq!(content["categories"].as_array().unwrap().len(), 2);
     let content = fixes(json!([["slashed", 1]]), 0, |s, c| {
         s.file("images/sub/a.png", std::fs::read(s.root().join("images/b.png")).unwrap());
         c["images"][1]["file_name"] = json!("sub\\a.png");

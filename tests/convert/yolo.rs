@@ -112,6 +112,17 @@ fn images_without_any_label_file_are_told() {
 }
 
 #[test]
+fn classes_of_one_name_are_told() {
+    let source = ultralytics("1 0.5 0.5 0.25 0.2\n");
+    source.file("data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog, cat]\n");
+    let made = convert(source.root(), &[]);
+    let log =
+        json!([["shared_name", "train", 1], ["shared_name", "val", 1], ["background", "train", 1]]);
+    assert_eq!((made.code, made.log()), (0, log));
+    assert!(made.stderr.contains("'cat' is category 1 and 3"), "{}", made.stderr);
+}
+
+#[test]
 fn darknet_layout() {
     let source = Source::new();
     source.file("obj.data", "classes = 1\ntrain = data/train.txt\nvalid = data/test.txt\nnames = data/obj.names\nbackup = b/\n");
@@ -167,6 +178,8 @@ fn descriptions_that_say_nothing_or_too_much_are_refused() {
     with("names: [a]\nnc: 3\n").refused(3, &["data.yaml, line 2: nc is 3, but there are 1 names"]);
     with("names: cat\n").refused(3, &["data.yaml, line 1: names must be a list or a map"]);
     with("names: {x: cat}\n").refused(3, &["'x' must be a number with a name"]);
+    with("names: [cat, '']\n").refused(3, &["data.yaml, line 1: class 1 has no name"]);
+    with("names:\n  0: cat\n  1:\n").refused(3, &["data.yaml, line 3: class 1 has no name"]);
     with("names: [a\n").refused(3, &["data.yaml", "not valid YAML"]);
     with("a: &a [x]\nnames: *a\n").refused(3, &["line 2: aliases"]);
     with("path: x\n").refused(3, &["classes have no names here", "classes.txt"]);

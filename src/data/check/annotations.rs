@@ -160,9 +160,17 @@ impl Entries<'_> {
             if let Some(other) = read.categories.get(&category.id) {
                 let detail = format!("{}: '{other}' and '{}'", category.id, category.name);
                 self.add(Kind::DuplicateCategoryId, Example { detail, ..Example::default() });
-            } else {
-                read.categories.insert(category.id, category.name);
+                continue;
             }
+            let same = read.categories.iter().find(|(_, name)| **name == category.name);
+            if category.name.trim().is_empty() {
+                let detail = format!("category {}", category.id);
+                self.add(Kind::NoName, Example { detail, ..Example::default() });
+            } else if let Some((other, name)) = same {
+                let detail = format!("'{name}' is category {other} and {}", category.id);
+                self.add(Kind::SharedName, Example { detail, ..Example::default() });
+            }
+            read.categories.insert(category.id, category.name);
         }
     }
 

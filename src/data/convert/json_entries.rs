@@ -162,7 +162,7 @@ impl Reader<'_> {
             let Some(raw) = self.entry::<RawCategory>("categories", i, raw) else { continue };
             let id = self.id(&raw.id, format_args!("categories[{i}]: id"));
             let name = match raw.name {
-                Value::String(name) => name,
+                Value::String(name) if !name.trim().is_empty() => name,
                 other => {
                     let name = format!("category {id}");
                     self.add(Change::NamedCategory, format!("{name}, for {other}"));

@@ -85,6 +85,7 @@ changes! {
     NoLabels, Wrong, "images, and no label file for any of them";
     OtherSize, Wrong, "images of another size than their boxes were made for";
     NotTurned, Wrong, "images annotated before EXIF turned them, with masks or keypoints that are not turned here";
+    SharedName, Kept, "categories with the name of another, kept apart from it";
     MaybeTurned, Kept, "images mirrored or turned over by EXIF: their boxes may be for either side";
     Background, Kept, "images without objects, kept as background";
 }

@@ -193,6 +193,7 @@ fn finish(
             why: read.log.first_drop(),
         });
     }
+    parts::note_shared_names(&mut read);
     write::folder(out, &read, link, progress)?;
     let mut splits: Vec<SplitSummary> = read
         .splits

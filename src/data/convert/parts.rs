@@ -223,6 +223,21 @@ impl Names {
     }
 }
 
+/// Notes categories that only their ids tell apart: nobody who reads a table of scores can.
+pub(super) fn note_shared_names(source: &mut Source) {
+    let log = &mut source.log;
+    for split in &source.splits {
+        let mut ids: HashMap<&str, i64> = HashMap::new();
+        for category in &split.categories {
+            let first = *ids.entry(&category.name).or_insert(category.id);
+            if first != category.id {
+                let text = format!("'{}' is category {first} and {}", category.name, category.id);
+                log.add(Change::SharedName, Some(&split.name), text);
+            }
+        }
+    }
+}
+
 /// A split without images is none: it would be refused wherever it is used.
 pub(super) fn leave_out_empty(source: &mut Source) {
     let log = &mut source.log;

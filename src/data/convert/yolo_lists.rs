@@ -84,12 +84,17 @@ fn from_yaml(files: &Files, path: &Path, node: &Node) -> Result<Set, ConvertErro
     let bad = |line, problem: String| ConvertError::bad(files.path(path), line, problem);
     let mut set = Set::default();
     let names = node.get("names").expect("it was looked for before");
+    let named = |line, i: i64, name: &str| match name.trim() {
+        "" => Err(bad(line, format!("class {i} has no name"))),
+        _ => Ok(()),
+    };
     match &names.value {
         Value::List(items) => {
             for (i, item) in (0..).zip(items) {
                 let Value::Text(name) = &item.value else {
                     return Err(bad(item.line, "a name must be a text".to_owned()));
                 };
+                named(item.line, i, name)?;
                 set.names.insert(i, name.clone());
             }
         }
@@ -97,6 +102,7 @@ fn from_yaml(files: &Files, path: &Path, node: &Node) -> Result<Set, ConvertErro
             for (key, item) in entries {
                 match (key.parse::<i64>(), &item.value) {
                     (Ok(i), Value::Text(name)) if (0..i64::MAX).contains(&i) => {
+                        named(item.line, i, name)?;
                         set.names.insert(i, name.clone())
                     }
                     _ => {
