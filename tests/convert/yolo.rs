@@ -123,6 +123,30 @@ fn classes_of_one_name_are_told() {
 }
 
 #[test]
+fn folders_of_another_machine_are_found_by_their_ends() {
+    let source = ultralytics("1 0.5 0.5 0.25 0.2\n");
+    let names = "names: [cat, dog]\n";
+    for (train, val) in [
+        ("/content/ds/images/train", "/content/ds/images/val/"),
+        ("C:\\ds\\images\\train", "D:\\images\\val"),
+    ] {
+        source.file("data.yaml", &format!("train: {train}\nval: {val}\n{names}"));
+        let made = convert(source.root(), &[]);
+        assert_eq!((made.code, made.log()), (0, json!([["background", "train", 1]])), "{train}");
+        assert_eq!(made.images("val"), json!([["val/b.png", 40, 30]]), "{val}");
+    }
+    // The folder of all is that of no split, and every split is told.
+    source.file("data.yaml", &format!("train: /content/images\nval: /content/ds/images\n{names}"));
+    convert(source.root(), &[]).refused(
+        3,
+        &[
+            "train: no images in /content/images (data.yaml, line 1): write their folder",
+            "val: no images in /content/ds/images (data.yaml, line 2): write their folder",
+        ],
+    );
+}
+
+#[test]
 fn darknet_layout() {
     let source = Source::new();
     source.file("obj.data", "classes = 1\ntrain = data/train.txt\nvalid = data/test.txt\nnames = data/obj.names\nbackup = b/\n");

@@ -10,6 +10,9 @@ use super::files::shown;
 /// This many places of each kind are named.
 const EXAMPLES: usize = 10;
 
+/// This many of them stand in an error: the parts of a set, as train, val and test.
+const TOLD: usize = 3;
+
 /// What became of the entries of a [`Change`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,22 +156,22 @@ impl Log {
     /// The first thing that was left out, in words.
     pub(super) fn first_drop(&self) -> String {
         let first = self.0.iter().find(|((kind, _), _)| kind.fate() <= Fate::Dropped);
-        first.map_or("it has no images".to_owned(), |((kind, _), noted)| told(*kind, noted))
+        first.map_or("it has no images".to_owned(), |((kind, _), noted)| told(*kind, noted, TOLD))
     }
 
     /// The first of these that happened in the split, in words.
     pub(super) fn first_of(&self, kinds: &[Change], split: &str) -> Option<String> {
         kinds.iter().find_map(|&kind| {
             let noted = self.0.get(&(kind, Some(split.to_owned())))?;
-            Some(told(kind, noted))
+            Some(told(kind, noted, 1))
         })
     }
 }
 
-/// A kind of entry with its first example.
-fn told(kind: Change, (count, examples): &(usize, Vec<String>)) -> String {
-    let example = examples.first().map_or("", String::as_str);
-    format!("{count} {} ({example})", kind.meaning())
+/// A kind of entry with this many examples at most.
+fn told(kind: Change, (count, examples): &(usize, Vec<String>), most: usize) -> String {
+    let examples = examples[..examples.len().min(most)].join("; ");
+    format!("{count} {} ({examples})", kind.meaning())
 }
 
 impl Serialize for Log {

@@ -246,14 +246,15 @@ pub(super) fn images<'a>(
             .near
             .iter()
             .filter_map(|near| inside(near, &part.text))
-            .find(|folder| files.images.iter().any(|image| image.starts_with(folder)));
+            .find(|folder| holds_images(files, folder))
+            .or_else(|| moved(files, split, part));
         if let Some(folder) = folder {
             images.extend(
                 files.images.iter().map(PathBuf::as_path).filter(|i| i.starts_with(&folder)),
             );
         } else if files.path(&part.file).exists() {
             let text = format!(
-                "{split}: no images in {} ({}, line {})",
+                "{split}: no images in {} ({}, line {}): write their folder as it lies beside this file",
                 part.text,
                 shown(&part.file),
                 part.line
@@ -270,6 +271,27 @@ pub(super) fn images<'a>(
         new
     });
     Ok(images)
+}
+
+fn holds_images(files: &Files, folder: &Path) -> bool {
+    files.images.iter().any(|image| image.starts_with(folder))
+}
+
+/// The folder of images that the end of an absolute path means: it was right on another machine. The end
+/// has to name the split, or it could be the folder of all.
+fn moved(files: &Files, split: &str, part: &Part) -> Option<PathBuf> {
+    let text = part.text.replace('\\', "/");
+    let drive = text.as_bytes().get(1) == Some(&b':');
+    let folders: Vec<&str> = text.split('/').filter(|f| !f.is_empty() && *f != ".").collect();
+    if !(text.starts_with('/') || drive) || folders.contains(&"..") {
+        return None;
+    }
+    let names_it = |name: &&str| split_of(name).is_some_and(|known| known.starts_with(split));
+    (0..folders.len())
+        .map(|from| &folders[from..])
+        .take_while(|end| end.iter().any(names_it))
+        .flat_map(|end| part.near.iter().map(|near| near.join(end.join("/"))))
+        .find(|folder| holds_images(files, folder))
 }
 
 /// The file that is no image which `text`, written in a file in the folder `near`, means.
