@@ -129,13 +129,14 @@ impl Kernel for Tile<'_> {
                             count: run.count,
                         });
                     }
-                    // The rows that the next tile is the first to read come from afar: during the product.
+                    // The rows that the next tile is the first to read come from afar: during the product. The nearest cache
+                    // would not hold them beside what the product reads.
                     for run in grid.runs(end..(end + count).min(grid.pixels())) {
                         let window = start.wrapping_add(strided.at(run.at));
                         let length = (run.count * stride + kernel - stride) * source.pixel;
                         for row in kernel - stride..*kernel {
                             for line in (0..length).step_by(CACHE_LINE) {
-                                V::prefetch(window.wrapping_add(row * source.row + line));
+                                V::prefetch_far(window.wrapping_add(row * source.row + line));
                             }
                         }
                     }
