@@ -44,6 +44,9 @@ else
 fi
 all=(--workspace --features "$features")
 
+# As `detect` has it (src/cli/handover.rs): tests beside each other have fewer cores than threads.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-5000}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 run_tests() {
