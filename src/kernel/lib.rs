@@ -13,7 +13,7 @@
 //! # Layers
 //! A module uses only modules to its left:
 //!
-//! `aligned -> packed -> vector -> instructions, finish -> product, step -> window -> tile -> team`
+//! `aligned -> packed -> vector -> instructions, finish -> product, step -> matrix, window -> tile -> team`
 
 #![expect(
     clippy::inline_always,
@@ -24,6 +24,7 @@
 mod aligned;
 mod finish;
 mod instructions;
+mod matrix;
 mod packed;
 mod product;
 mod step;
@@ -34,7 +35,7 @@ mod window;
 
 pub use self::aligned::Aligned;
 pub use self::instructions::Instructions;
+pub use self::matrix::multiply;
 pub use self::packed::{Packed, Packing, Reading, Segment};
-pub use self::product::multiply;
 pub use self::step::{Fold, Grid, OUTS, Operation, Out, Step, View};
 pub use self::team::{Memory, run};
