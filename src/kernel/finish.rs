@@ -1,6 +1,8 @@
 //! What happens to results while they are in registers: what is added to them, and where they go.
 
-use crate::vector::Vector;
+use std::ops::Range;
+
+use crate::vector::{CACHE_LINE, Vector};
 
 /// Where results go: row `i` to `start + at[i]`.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +19,8 @@ pub(crate) struct Finish<'a> {
     /// Added to row `i` from `start + at[i]` on.
     pub(crate) residual: Option<(*const f32, &'a [usize])>,
     pub(crate) sinks: &'a [Sink<'a>],
+    /// Whether the results are so many that their places are far from the processor.
+    pub(crate) far: bool,
 }
 
 impl<'a> Finish<'a> {
@@ -30,19 +34,29 @@ impl<'a> Finish<'a> {
             *place = Sink { at: &sink.at[row..], ..*sink };
         }
         let residual = self.residual.map(|(start, at)| (start, &at[row..]));
-        Finish { residual, sinks: &room[..self.sinks.len()] }
+        Finish { residual, sinks: &room[..self.sinks.len()], far: self.far }
     }
 
-    /// Asks for what will be added to a block of some rows.
+    /// Asks for what will be added to some rows and columns, and for the places of their results, if they are far.
     ///
     /// # Safety
     /// As for [`Self::write`].
     #[inline(always)]
-    pub(crate) unsafe fn fetch<V: Vector, const ROWS: usize>(&self, row: usize, column: usize) {
-        if let Some((start, at)) = self.residual {
-            for i in 0..ROWS {
-                // SAFETY: there is a place for each row.
-                unsafe { V::prefetch(start.add(*at.get_unchecked(row + i) + column)) };
+    pub(crate) unsafe fn fetch<V: Vector>(&self, rows: Range<usize>, columns: Range<usize>) {
+        let lines = || columns.clone().step_by(CACHE_LINE);
+        // SAFETY: there is a place for each row.
+        unsafe {
+            if let Some((start, at)) = self.residual {
+                for row in rows.clone() {
+                    let from = start.add(*at.get_unchecked(row));
+                    lines().for_each(|line| V::prefetch(from.add(line)));
+                }
+            }
+            for sink in if self.far { self.sinks } else { &[] } {
+                for row in rows.clone() {
+                    let to = sink.start.add(*sink.at.get_unchecked(row));
+                    lines().for_each(|line| V::prefetch_to_write(to.add(line)));
+                }
             }
         }
     }

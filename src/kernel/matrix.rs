@@ -28,7 +28,7 @@ impl Kernel for Matrix<'_> {
         let start = if padded == outputs { out.as_mut_ptr() } else { wide.as_mut_ptr() };
         let at: Vec<usize> = (0..count).map(|row| row * padded).collect();
         let sinks = [Sink { start, at: &at, relu: false }];
-        let finish = Finish { residual: None, sinks: &sinks };
+        let finish = Finish { residual: None, sinks: &sinks, far: false };
         let from = Rows { first: rows.as_ptr(), distance: weights.inputs, count };
         // SAFETY: rows, room and sink have the lengths that are needed.
         unsafe {

@@ -308,7 +308,8 @@ impl Panel<'_> {
         unsafe {
             if self.after.is_none() {
                 // While the block is computed: another step made it, and it is far from the processor.
-                self.finish.fetch::<V, ROWS>(row, self.column);
+                let columns = self.column..self.column + COLUMNS * V::LANES;
+                self.finish.fetch::<V>(row..row + ROWS, columns);
             }
             let bias: [V; COLUMNS] = std::array::from_fn(|j| V::load(self.bias.add(j * V::LANES)));
             let mut sums = [bias; ROWS];

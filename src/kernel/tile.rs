@@ -12,6 +12,11 @@ use crate::window::{Along, Depthwise, Window};
 
 /// Pixels that a pool takes together.
 const POOLED: usize = 4;
+/// So many pixels ahead a pool asks for what it will read and write.
+const POOLED_AHEAD: usize = 8;
+
+/// Floats of a map of which the caches of one processor keep little.
+const FAR: usize = 1 << 16;
 
 /// One tile of a step.
 pub(crate) struct Tile<'a> {
@@ -61,7 +66,9 @@ impl Kernel for Tile<'_> {
         }
         let sinks = &sinks[..outs.len()];
         let start = self.memory.cast_const();
-        let finish = Finish { residual: residual.map(|_| (start, of(&places[outs.len()]))), sinks };
+        let far = grid.pixels() * channels > FAR;
+        let residual = residual.map(|_| (start, of(&places[outs.len()])));
+        let finish = Finish { residual, sinks, far };
         // SAFETY: the step was checked: all that is read and written lies in the memory.
         unsafe {
             match operation {
@@ -155,14 +162,14 @@ impl Kernel for Tile<'_> {
                         let begin = (at * stride).saturating_sub(before);
                         (begin, (at * stride + kernel - before).min(size[axis]) - begin)
                     };
-                    for Run { at: [image, y, x], count, begin } in runs() {
+                    for Run { at: [image, y, x], count: of_run, begin } in runs() {
                         let (top, rows) = span(y, 0);
                         let mut done = 0;
-                        while done < count {
+                        while done < of_run {
                             let (left, columns) = span(x + done, 1);
                             // Neighbours with whole windows are pooled together.
                             let whole = |i: usize| span(x + done + i, 1).1 == *kernel;
-                            let together = done + POOLED <= count && whole(0) && whole(POOLED - 1);
+                            let together = done + POOLED <= of_run && whole(0) && whole(POOLED - 1);
                             let window = Window {
                                 first: start.add(source.at([image, top, left])),
                                 rows,
@@ -174,6 +181,12 @@ impl Kernel for Tile<'_> {
                                 fold: *fold,
                             };
                             let row = begin + done;
+                            if far {
+                                window.fetch::<V>(POOLED_AHEAD..POOLED_AHEAD + POOLED);
+                                let next = (row + POOLED_AHEAD).min(count);
+                                let next = next..(next + POOLED).min(count);
+                                finish.fetch::<V>(next, 0..channels);
+                            }
                             if together {
                                 window.pool::<V, POOLED>(row, finish);
                                 done += POOLED;

@@ -87,6 +87,10 @@ pub(crate) trait Vector: Copy {
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
 
+    /// Asks for it in order to write there.
+    #[inline(always)]
+    unsafe fn prefetch_to_write(_to: *const f32) {}
+
     /// The same, as far as the second level of the caches.
     #[inline(always)]
     unsafe fn prefetch_far(_from: *const f32) {}
@@ -245,6 +249,13 @@ macro_rules! vector {
             #[inline(always)]
             unsafe fn prefetch(from: *const f32) {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+            }
+            #[inline(always)]
+            #[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing changes but the caches")]
+            unsafe fn prefetch_to_write(to: *const f32) {
+                // The intrinsic becomes another instruction where the set has no name for this one, which all that have
+                // AVX2 know.
+                unsafe { asm!("prefetchw [{}]", in(reg) to, options(nomem, nostack, preserves_flags)) };
             }
             #[inline(always)]
             unsafe fn prefetch_far(from: *const f32) {

@@ -1,10 +1,11 @@
 //! What looks at a window of each pixel, channel by channel: depthwise convolutions and pools.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use crate::finish::Finish;
 use crate::step::Fold;
-use crate::vector::{Kernel, Vector};
+use crate::vector::{CACHE_LINE, Kernel, Vector};
 
 /// A depthwise convolution along a row of output pixels.
 #[derive(Debug, Clone, Copy)]
@@ -169,6 +170,24 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Asks for what windows to the right of this one look at, so many windows away: for their last rows, since the windows
+    /// above them looked at the others.
+    ///
+    /// # Safety
+    /// The instruction set is that of `V`.
+    #[inline(always)]
+    pub(crate) unsafe fn fetch<V: Vector>(&self, away: Range<usize>) {
+        for row in self.rows.saturating_sub(self.stride)..self.rows {
+            for pixel in away.start * self.stride..away.end * self.stride {
+                let pixel = self.first.wrapping_add(row * self.row + pixel * self.pixel);
+                for line in (0..self.channels).step_by(CACHE_LINE) {
+                    // SAFETY: the caller's.
+                    unsafe { V::prefetch(pixel.wrapping_add(line)) };
+                }
+            }
+        }
+    }
+
     /// Pools this window and its neighbours to the right, `PIXELS` in all, for row `row` of the results and those after it.
     ///
     /// # Safety
