@@ -139,23 +139,26 @@ pub struct Reading {
 impl Reading {
     /// Reads `segments` one after the other.
     pub fn new(segments: &[Segment]) -> Self {
+        let length = segments.iter().map(|s| s.length).sum();
         let mut parts = vec![Vec::new()];
-        let mut room = PART;
+        // Of about the same length.
+        let whole = usize::div_ceil(length, length.div_ceil(PART).max(1));
+        let mut room = whole;
         for segment in segments {
-            let Segment { mut offset, mut length } = *segment;
-            while length > 0 {
+            let Segment { mut offset, length: mut left } = *segment;
+            while left > 0 {
                 if room == 0 {
                     parts.push(Vec::new());
-                    room = PART;
+                    room = whole;
                 }
-                let some = length.min(room);
+                let some = left.min(room);
                 parts.last_mut().expect("there is one").push(Segment { offset, length: some });
-                (offset, length, room) = (offset + some, length - some, room - some);
+                (offset, left, room) = (offset + some, left - some, room - some);
             }
         }
         Self {
             parts,
-            length: segments.iter().map(|s| s.length).sum(),
+            length,
             reach: segments.iter().map(|s| s.offset + s.length).max().unwrap_or(0),
         }
     }

@@ -175,7 +175,11 @@ impl Kernel for Product<'_> {
                         weights: weights.data.as_ptr().add(place(first, from)),
                         next: weights.data.as_ptr().wrapping_add(then),
                         length: words * vectors * V::LANES,
-                        bias: weights.bias.as_ptr().add(first),
+                        begin: if number == 0 {
+                            weights.bias.as_ptr().add(first)
+                        } else {
+                            ZEROS.as_ptr()
+                        },
                         before: (number > 0).then_some(room),
                         after: (number < last).then_some(room),
                         finish,
@@ -184,7 +188,7 @@ impl Kernel for Product<'_> {
                     };
                     let (cold, far) = (cold && first == 0, weights.far());
                     match vectors {
-                        3 if V::PACKING.last >= 3 => panel.call::<V, 3>(cold, far),
+                        3 if V::COLUMNS.max(V::LAST[0]) >= 3 => panel.call::<V, 3>(cold, far),
                         2 if V::COLUMNS >= 2 => panel.call::<V, 2>(cold, far),
                         _ => panel.call::<V, 1>(cold, far),
                     }
@@ -195,6 +199,9 @@ impl Kernel for Product<'_> {
         }
     }
 }
+
+/// The widest panel's.
+static ZEROS: [f32; 64] = [0.; 64];
 
 /// Words of a row that a block takes at once.
 const AHEAD: usize = 4;
@@ -213,8 +220,9 @@ struct Panel<'a> {
     /// read them would wait for each line.
     next: *const f32,
     length: usize,
-    bias: *const f32,
-    /// Sums of the parts before, instead of the bias.
+    /// With what the sums of each row begin: the bias, or zeros.
+    begin: *const f32,
+    /// Sums of the parts before.
     before: Option<*mut f32>,
     /// Where sums go that another part will add to.
     after: Option<*mut f32>,
@@ -311,22 +319,15 @@ impl Panel<'_> {
                 let columns = self.column..self.column + COLUMNS * V::LANES;
                 self.finish.fetch::<V>(row..row + ROWS, columns);
             }
-            let bias: [V; COLUMNS] = std::array::from_fn(|j| V::load(self.bias.add(j * V::LANES)));
-            let mut sums = [bias; ROWS];
-            let place = row * self.padded + self.column;
-            if let Some(before) = self.before {
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    for (j, sum) in sums.iter_mut().enumerate() {
-                        *sum = V::load(before.add(place + i * self.padded + j * V::LANES));
-                    }
-                }
-            }
+            let begin: [V; COLUMNS] =
+                std::array::from_fn(|j| V::load(self.begin.add(j * V::LANES)));
+            let mut sums = [begin; ROWS];
             let mut weights = self.weights;
-            let begin = self.rows.first.wrapping_add(row * distance);
+            let first = self.rows.first.wrapping_add(row * distance);
             for segment in self.segments {
                 // One pointer for three rows: the processor adds once or twice the distance by itself.
                 let mut inputs: [*const f32; 3] = std::array::from_fn(|i| {
-                    V::opaque(begin.wrapping_add(segment.offset + 3 * i * distance))
+                    V::opaque(first.wrapping_add(segment.offset + 3 * i * distance))
                 });
                 for step in 0..segment.length / AHEAD {
                     if COLD {
@@ -357,6 +358,15 @@ impl Panel<'_> {
                 }
             }
             *asked = (ask.addr() - self.next.addr()) / size_of::<f32>();
+            let place = row * self.padded + self.column;
+            if let Some(before) = self.before {
+                // Now, rather than to begin with them: short sums are rounded less.
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = sum.add(V::load(before.add(place + i * self.padded + j * V::LANES)));
+                    }
+                }
+            }
             if let Some(after) = self.after {
                 for (i, sums) in sums.iter().enumerate() {
                     for (j, sum) in sums.iter().enumerate() {
