@@ -40,3 +40,27 @@ impl Map {
         &self.data[first * self.channels..][..count * self.channels]
     }
 }
+
+/// Zeros for a map.
+///
+/// # Panics
+/// Where memory does not suffice, in the words of C++, by which `detect` knows it.
+pub(super) fn zeros<T: Clone + Default>(length: usize) -> Vec<T> {
+    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
+    let mut probe = Vec::<T>::new();
+    if probe.try_reserve_exact(length).is_err() {
+        let mib = length.saturating_mul(size_of::<T>()) >> 20;
+        panic!("std::bad_alloc: {mib} MiB for a map");
+    }
+    drop(std::hint::black_box(probe));
+    vec![T::default(); length]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[should_panic(expected = "std::bad_alloc: ")]
+    fn what_memory_does_not_hold_is_told_as_such() {
+        drop(super::zeros::<f32>(usize::MAX / 8));
+    }
+}

@@ -10,7 +10,7 @@ use rayon::ThreadPool;
 
 use super::dense::Dense;
 use super::detector::FasterRcnn;
-use super::map::Map;
+use super::map::{Map, zeros};
 use super::network::{Network, Request, Start};
 use super::workers::Workers;
 use super::{CutSpec, Featurizer};
@@ -352,13 +352,18 @@ impl FeatureModel for Features {
 fn channels_first(map: &Map) -> StoredTensor {
     let Map { images, height, width, channels, data } = map;
     let pixels = height * width;
-    let mut values = Vec::with_capacity(data.len());
+    let mut bytes = zeros(data.len() * size_of::<f32>());
+    let mut places = bytes.chunks_exact_mut(size_of::<f32>());
     for image in data.chunks_exact((pixels * channels).max(1)) {
         for channel in 0..*channels {
-            values.extend((0..pixels).map(|pixel| image[pixel * channels + channel]));
+            let values = (0..pixels).map(|pixel| image[pixel * channels + channel]);
+            for (value, place) in values.zip(places.by_ref()) {
+                place.copy_from_slice(&value.to_le_bytes());
+            }
         }
     }
-    stored(&[*images, *channels, *height, *width], values)
+    let shape = vec![*images, *channels, *height, *width];
+    StoredTensor { element: Element::F32, shape, bytes }
 }
 
 fn stored(shape: &[usize], values: Vec<f32>) -> StoredTensor {

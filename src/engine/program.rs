@@ -9,7 +9,7 @@
 use detect_kernel::{Grid, OUTS, Operation, Out, Reading, Segment, Step, View};
 use rayon::prelude::*;
 
-use super::map::Map;
+use super::map::{Map, zeros};
 use super::work::{Node, Source, Work};
 
 /// One operation's result.
@@ -381,7 +381,7 @@ impl Program {
         let all: Vec<&Kept> = wanted.iter().map(|&(value, relu)| self.kept(value, relu)).collect();
         let Grid { images, height, width } = all[0].grid;
         let channels: usize = all.iter().flat_map(|kept| &kept.segments).map(|s| s.length).sum();
-        let mut data = vec![0.; images * height * width * channels];
+        let mut data = zeros(images * height * width * channels);
         let row = (width * channels).max(1);
         data.par_chunks_mut(row).enumerate().for_each(|(line, out)| {
             let (image, y) = (line / height, line % height);
