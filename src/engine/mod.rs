@@ -4,7 +4,7 @@
 //! a matrix product over rows of pixels. What a network decides on plain numbers stands in [`crate::rules`], shared
 //! with the engine on tensors.
 //!
-//! - `layers`, `walk`, `work`, `program`, `network`: the featurizer, from the plan that the tensor path walks, too, to steps of
+//! - `layers`, `walk`, `work`, `layout`, `program`, `network`: the featurizer, from the plan that the tensor path walks, too, to steps of
 //!   `detect-kernel`, which go through `workers`;
 //! - [`map`]: a feature map;
 //! - [`dense`]: a linear layer on rows;
@@ -13,6 +13,7 @@
 pub mod dense;
 pub mod detector;
 mod layers;
+mod layout;
 pub mod map;
 mod models;
 mod network;

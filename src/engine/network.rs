@@ -188,7 +188,7 @@ impl Network {
                 value
             })
             .collect();
-        Ready { program: walk.builder.finish(), values }
+        Ready { program: walk.builder.finish(self.pool.current_num_threads()), values }
     }
 }
 

@@ -9,6 +9,7 @@
 use detect_kernel::{Grid, OUTS, Operation, Out, Reading, Segment, Step, View};
 use rayon::prelude::*;
 
+use super::layout::{Span, lay_out};
 use super::map::{Map, zeros};
 use super::work::{Node, Source, Work};
 
@@ -124,8 +125,8 @@ impl Builder {
         buffer
     }
 
-    /// Lays out the memory and writes the steps.
-    pub(super) fn finish(self) -> Program {
+    /// Lays out the memory and writes the steps, for so many threads.
+    pub(super) fn finish(self, threads: usize) -> Program {
         let Self { leaves, nodes, buffers, .. } = &self;
         // The wave in which each leaf is made: after all that it reads.
         let mut wave_of: Vec<usize> = Vec::with_capacity(nodes.len());
@@ -151,7 +152,7 @@ impl Builder {
                 used[buffer.0][1] = used[buffer.0][1].max(wave);
             }
         }
-        let (views, floats) = self.lay_out(&used);
+        let (views, floats) = self.views(&used, threads);
         let mut waves: Vec<Vec<Step>> = vec![Vec::new(); last_wave + 1];
         for (i, (node, &wave)) in nodes.iter().zip(&wave_of).enumerate() {
             let mut outs = Vec::new();
@@ -186,38 +187,19 @@ impl Builder {
     }
 
     /// Gives each buffer a place that no other has while it is in use.
-    fn lay_out(&self, used: &[[usize; 2]]) -> (Vec<View>, usize) {
-        let mut views = vec![View { start: 0, pixel: 0, row: 0, image: 0 }; self.buffers.len()];
-        let mut taken: Vec<(usize, usize, [usize; 2])> = Vec::new();
-        let mut floats = 0;
-        // Large ones first: small ones fit into what is left between them.
-        let size = |b: &Wanted| {
+    fn views(&self, used: &[[usize; 2]], threads: usize) -> (Vec<View>, usize) {
+        let sizes = self.buffers.iter().map(|b| {
             let Grid { images, height, width } = self.grid(&b.leaves);
             let (pixel, margin) = (self.padded(&b.leaves), b.margin);
             let row = (width + 2 * margin) * pixel;
             let image = (height + 2 * margin) * row;
-            let start = margin * (row + pixel);
-            (View { start, pixel, row, image }, (images * image).next_multiple_of(16))
-        };
-        let mut order: Vec<usize> = (0..self.buffers.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(size(&self.buffers[i]).1));
-        for i in order {
-            let (view, length) = size(&self.buffers[i]);
-            let [first, last] = used[i];
-            let meets = |[a, b]: [usize; 2]| a <= last && first <= b;
-            let mut neighbours: Vec<_> = taken.iter().filter(|(.., time)| meets(*time)).collect();
-            neighbours.sort_by_key(|(begin, ..)| *begin);
-            let mut start = 0;
-            for (begin, end, _) in neighbours {
-                if start + length <= *begin {
-                    break;
-                }
-                start = start.max(*end);
-            }
-            taken.push((start, start + length, used[i]));
-            views[i] = View { start: view.start + start, ..view };
-            floats = floats.max(start + length);
-        }
+            (View { start: margin * (row + pixel), pixel, row, image }, images * image)
+        });
+        let (mut views, lengths): (Vec<View>, Vec<usize>) = sizes.unzip();
+        let span = |(length, &used)| Span { length, used };
+        let spans: Vec<Span> = lengths.into_iter().zip(used).map(span).collect();
+        let (starts, floats) = lay_out(&spans, threads);
+        views.iter_mut().zip(starts).for_each(|(view, start)| view.start += start);
         (views, floats)
     }
 
