@@ -46,14 +46,10 @@ impl Map {
 /// # Panics
 /// Where memory does not suffice, in the words of C++, by which `detect` knows it.
 pub(super) fn zeros<T: Clone + Default>(length: usize) -> Vec<T> {
-    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
-    let mut probe = Vec::<T>::new();
-    if probe.try_reserve_exact(length).is_err() {
+    detect_kernel::zeros(length).unwrap_or_else(|| {
         let mib = length.saturating_mul(size_of::<T>()) >> 20;
-        panic!("std::bad_alloc: {mib} MiB for a map");
-    }
-    drop(std::hint::black_box(probe));
-    vec![T::default(); length]
+        panic!("std::bad_alloc: {mib} MiB for a map")
+    })
 }
 
 #[cfg(test)]

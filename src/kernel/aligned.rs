@@ -5,6 +5,15 @@ use std::ops::{Deref, DerefMut};
 /// Floats of a cache line.
 const LINE: usize = 16;
 
+/// Zeros, or `None` where memory does not suffice.
+pub fn zeros<T: Clone + Default>(length: usize) -> Option<Vec<T>> {
+    // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
+    let mut probe = Vec::<T>::new();
+    probe.try_reserve_exact(length).ok()?;
+    drop(std::hint::black_box(probe));
+    Some(vec![T::default(); length])
+}
+
 /// Floats whose first lies at a multiple of 64 bytes.
 #[derive(Debug, Default)]
 pub struct Aligned {
@@ -17,12 +26,7 @@ pub struct Aligned {
 impl Aligned {
     /// Zeros, or `None` where memory does not suffice.
     pub fn zeros(length: usize) -> Option<Self> {
-        // `vec!`, whose zeros cost nothing, ends the process where memory does not suffice: ask first.
-        let whole = length.checked_add(LINE)?;
-        let mut probe = Vec::<f32>::new();
-        probe.try_reserve_exact(whole).ok()?;
-        drop(std::hint::black_box(probe));
-        let floats = vec![0.; whole];
+        let floats: Vec<f32> = zeros(length.checked_add(LINE)?)?;
         let before = floats.as_ptr().align_offset(4 * LINE).min(LINE);
         Some(Self { floats, before, length })
     }

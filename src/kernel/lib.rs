@@ -33,7 +33,7 @@ mod tile;
 mod vector;
 mod window;
 
-pub use self::aligned::Aligned;
+pub use self::aligned::{Aligned, zeros};
 pub use self::instructions::Instructions;
 pub use self::matrix::multiply;
 pub use self::packed::{Packed, Packing, Reading, Segment};
