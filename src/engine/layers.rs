@@ -18,8 +18,6 @@ pub(super) type Tensors<'a> = dyn Fn(&str) -> Vec<f32> + Sync + 'a;
 pub(super) enum Weights {
     /// Inputs tap by tap, in each channel by channel; a factorized reduction has two taps of one pixel each.
     Dense(Arc<Packed>),
-    /// The two paths of a factorized reduction, each of which ends in a whole vector.
-    Halves([Arc<Packed>; 2]),
     /// Depthwise, then pointwise.
     Separable(Depthwise, Arc<Packed>),
     /// Across, then down.
@@ -134,19 +132,7 @@ impl Loading<'_> {
             LayerKind::Factorized => {
                 let (paths, fold) = ([0, 1].map(|n| self.tensor(Leaf::Path(n))), self.fold());
                 let half = outputs / 2;
-                // What fits a map may be of two parts; an operation's result is one.
-                let parts = !matches!(self.layer.place, Place::Operation { .. });
-                if parts && half.is_multiple_of(self.instructions.lanes()) {
-                    return Weights::Halves([0, 1].map(|path| {
-                        let weight = |o: usize, i: usize| {
-                            paths[path][o * inputs + i] * fold.scale[path * half + o]
-                        };
-                        let packing = self.instructions.packing();
-                        let offset = |o| fold.offset[path * half + o];
-                        Arc::new(Packed::new([half, inputs], packing, weight, offset))
-                    }));
-                }
-                // Each half of the outputs reads its own pixel, and nothing of the other.
+                // Each half of the outputs reads its own pixel, and nothing of the other: products leave the zeros out.
                 let weight = |o: usize, i: usize| {
                     let (path, row) = if o < half { (0, o) } else { (1, o - half) };
                     let own = i / inputs == path;

@@ -83,9 +83,9 @@ impl Walk<'_> {
         let at = |place| network.layers.at(number, place);
         let (current, previous) = (self.map(site.current), self.map(site.previous));
         let fit = at(Place::Current).expect("each cell fits H");
-        let h = self.fit(fit, &current, true);
+        let h = vec![self.layer(fit, &current, true, None)];
         let p = match at(Place::Previous) {
-            Some(fit) => self.fit(fit, &previous, true),
+            Some(fit) => vec![self.layer(fit, &previous, true, None)],
             None => previous,
         };
         let mut rows: Vec<Value> = Vec::new();
@@ -133,7 +133,7 @@ impl Walk<'_> {
             };
             match at(Place::Output(state)) {
                 // Without a ReLU: slim's `_cell_profile` end.
-                Some(fit) => out.extend(self.fit(fit, value, false)),
+                Some(fit) => out.push(self.layer(fit, value, false, None)),
                 None => out.extend(value),
             }
         }
@@ -175,25 +175,6 @@ impl Walk<'_> {
     fn single(&mut self, value: &Value) -> Value {
         let whole = self.builder.segments(value).len() == 1;
         if whole { value.clone() } else { vec![self.copy(value, None)] }
-    }
-
-    /// A map in another width or size, after its ReLU if `relu`.
-    fn fit(&mut self, fit: &(Layer, Weights), map: &Value, relu: bool) -> Value {
-        let (layer, Weights::Halves(halves)) = fit else {
-            return vec![self.layer(fit, map, relu, None)];
-        };
-        let Grid { images, height, width } = self.builder.grid(map);
-        let [height, width] = [height, width].map(|n| n.div_ceil(layer.stride));
-        let shape = (Grid { images, height, width }, layer.outputs / 2);
-        let source = Source::Buffer(self.builder.read(map, relu, 0));
-        let path = |n: usize| Work::Convolution {
-            stride: [layer.stride; 2],
-            // What lies beyond the last pixel is zero.
-            taps: vec![[n as isize; 2]],
-            always: 1 - n,
-            weights: halves[n].clone(),
-        };
-        [0, 1].map(|n| self.builder.add(path(n), source, None, shape)).to_vec()
     }
 
     /// An operation on `value`, or nothing where it is the identity. A plain average pool is multiplied by `factor`.

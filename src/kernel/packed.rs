@@ -1,5 +1,7 @@
 //! What a matrix product reads: weights in the order of reading, and the parts of a row.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use crate::aligned::Aligned;
@@ -19,21 +21,36 @@ pub struct Packing {
 
 impl Packing {
     /// Vectors of the next panel, where `left` of them are left.
-    pub(crate) fn panel(self, left: usize) -> usize {
+    fn panel(self, left: usize) -> usize {
         if left == self.columns + 1 { self.last } else { left.min(self.columns) }
     }
+}
+
+/// Some vectors of outputs side by side, whose sums registers hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Panel {
+    /// Its first output.
+    pub(crate) first: usize,
+    /// How many.
+    pub(crate) vectors: usize,
+    /// The words from the first to the last whose weights are not all zero: half of them for most outputs of a factorized
+    /// reduction.
+    pub(crate) used: Range<usize>,
+    /// Where the weights of these words begin.
+    pub(crate) start: usize,
 }
 
 /// Weights of a product in the order of reading, and what is added.
 #[derive(Debug, Clone)]
 pub struct Packed {
-    /// Panel after panel; in each, for every word of inputs, the weights of its outputs.
+    /// Panel after panel; in each, for every word that it uses, the weights of its outputs.
     pub(crate) data: Aligned,
     /// One an output, and zeros up to whole vectors.
     pub(crate) bias: Aligned,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     packing: Packing,
+    pub(crate) panels: Vec<Panel>,
     /// All words of a row, where they lie side by side.
     pub(crate) all: Reading,
 }
@@ -63,21 +80,29 @@ impl Packed {
             let [first, second] = [0, 1].map(|i| bf16::from_f32(one(output, 2 * number + i)));
             f32::from_bits(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
         };
-        let mut data = Aligned::zeros(padded * words).expect("std::bad_alloc: memory for weights");
-        let mut place = data.iter_mut();
-        let mut first = 0;
+        let (mut panels, mut first, mut start) = (Vec::new(), 0, 0);
         while first < padded {
-            let width = packing.panel((padded - first) / lanes) * lanes;
-            for number in 0..words {
-                for output in first..first + width {
+            let vectors = packing.panel((padded - first) / lanes);
+            let end = first + vectors * lanes;
+            let some = |&number: &usize| (first..end).any(|output| word(output, number) != 0.);
+            let begin = (0..words).find(some).unwrap_or(words);
+            let used = begin..(begin..words).rfind(some).map_or(begin, |last| last + 1);
+            let length = used.len() * (end - first);
+            panels.push(Panel { first, vectors, used, start });
+            (first, start) = (end, start + length);
+        }
+        let mut data = Aligned::zeros(start).expect("std::bad_alloc: memory for weights");
+        let mut place = data.iter_mut();
+        for panel in &panels {
+            for number in panel.used.clone() {
+                for output in panel.first..panel.first + panel.vectors * lanes {
                     *place.next().expect("a place for each word") = word(output, number);
                 }
             }
-            first += width;
         }
         let bias = (0..padded).map(|o| if o < outputs { bias(o) } else { 0. }).collect();
         let all = Reading::new(&[Segment { offset: 0, length: words }]);
-        Self { data, bias, inputs, outputs, packing, all }
+        Self { data, bias, inputs, outputs, packing, panels, all }
     }
 
     /// Floats of an input row.
@@ -123,6 +148,18 @@ pub struct Segment {
     pub offset: usize,
     /// How many.
     pub length: usize,
+}
+
+/// Those of the words that `segments` read, one after the other, which are in `range`.
+pub(crate) fn cut(segments: &[Segment], range: &Range<usize>) -> Vec<Segment> {
+    let mut begin = 0;
+    let one = |segment: &Segment| {
+        let clamp = |at: usize| at.clamp(begin, begin + segment.length) - begin;
+        let (first, end) = (clamp(range.start), clamp(range.end));
+        begin += segment.length;
+        Segment { offset: segment.offset + first, length: end.saturating_sub(first) }
+    };
+    segments.iter().map(one).filter(|s| s.length > 0).collect()
 }
 
 /// Words that take part together: a part of a panel of weights and of some rows that stays in the caches.

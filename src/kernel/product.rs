@@ -4,10 +4,12 @@
 //! pass by; those lie in the order in which they are read. Rows need not be contiguous: a row is a list of segments,
 //! so that a convolution reads its taps, and a concatenation its parts, where they lie.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use crate::finish::Finish;
-use crate::packed::{Packed, Reading, Segment};
+use crate::packed::{Packed, Panel, Reading, Segment, cut};
 use crate::vector::{CACHE_LINE, Kernel, Vector};
 
 /// Rows at equal distances.
@@ -152,29 +154,33 @@ impl Kernel for Product<'_> {
         debug_assert_eq!(weights.packing(), V::PACKING);
         let mut from = 0;
         let last = reading.parts.len() - 1;
-        let width = |first| V::PACKING.panel((weights.padded() - first) / V::LANES) * V::LANES;
-        let place = |first: usize, from: usize| first * weights.words() + from * width(first);
         for (number, segments) in reading.parts.iter().enumerate() {
             let words = segments.iter().map(|s| s.length).sum::<usize>();
-            let mut first = 0;
-            while first < weights.padded() {
-                let vectors = width(first) / V::LANES;
-                let next = first + vectors * V::LANES;
+            // Where the weights of a word lie, or else of the next one that the panel uses.
+            let place = |panel: &Panel, word: usize| {
+                let Range { start, end } = panel.used;
+                panel.start + (word.clamp(start, end) - start) * panel.vectors * V::LANES
+            };
+            for (i, panel) in weights.panels.iter().enumerate() {
+                let Panel { first, vectors, .. } = *panel;
+                // What the panel uses of what this part reads.
+                let inside = |word: usize| word.clamp(from, from + words) - from;
+                let used = inside(panel.used.start)..inside(panel.used.end);
+                let cut = (used.len() < words).then(|| cut(segments, &used));
                 // What is read next: this part of the next panel, or the first panel's next part, or its first one by the
                 // next tile.
-                let then = if next < weights.padded() {
-                    place(next, from)
-                } else {
-                    place(0, (from + words) % weights.words())
+                let then = match weights.panels.get(i + 1) {
+                    Some(next) => place(next, from),
+                    None => place(&weights.panels[0], (from + words) % weights.words()),
                 };
                 // SAFETY: the panel is whole, and what holds for the product holds for it.
                 unsafe {
-                    let panel = Panel {
+                    let sweep = Sweep {
                         rows,
-                        segments,
-                        weights: weights.data.as_ptr().add(place(first, from)),
+                        segments: cut.as_ref().unwrap_or(segments),
+                        weights: weights.data.as_ptr().add(place(panel, from)),
                         next: weights.data.as_ptr().wrapping_add(then),
-                        length: words * vectors * V::LANES,
+                        length: used.len() * vectors * V::LANES,
                         begin: if number == 0 {
                             weights.bias.as_ptr().add(first)
                         } else {
@@ -188,12 +194,11 @@ impl Kernel for Product<'_> {
                     };
                     let (cold, far) = (cold && first == 0, weights.far());
                     match vectors {
-                        3 if V::COLUMNS.max(V::LAST[0]) >= 3 => panel.call::<V, 3>(cold, far),
-                        2 if V::COLUMNS >= 2 => panel.call::<V, 2>(cold, far),
-                        _ => panel.call::<V, 1>(cold, far),
+                        3 if V::COLUMNS.max(V::LAST[0]) >= 3 => sweep.call::<V, 3>(cold, far),
+                        2 if V::COLUMNS >= 2 => sweep.call::<V, 2>(cold, far),
+                        _ => sweep.call::<V, 1>(cold, far),
                     }
                 }
-                first = next;
             }
             from += words;
         }
@@ -211,8 +216,8 @@ const fn most_rows<V: Vector>(columns: usize) -> usize {
     if columns > V::COLUMNS { V::LAST[1] } else { V::ROWS }
 }
 
-/// All rows times some columns.
-struct Panel<'a> {
+/// All rows times a panel.
+struct Sweep<'a> {
     rows: Rows,
     segments: &'a [Segment],
     weights: *const f32,
@@ -232,9 +237,9 @@ struct Panel<'a> {
     padded: usize,
 }
 
-/// A panel of `COLUMNS` vectors, during which the next rows are asked for or not, and the next weights or not: the processor
+/// A sweep of `COLUMNS` vectors, during which the next rows are asked for or not, and the next weights or not: the processor
 /// does not see by itself which they are.
-struct Wide<'a, const COLUMNS: usize, const COLD: bool, const FAR: bool>(Panel<'a>);
+struct Wide<'a, const COLUMNS: usize, const COLD: bool, const FAR: bool>(Sweep<'a>);
 
 impl<const COLUMNS: usize, const COLD: bool, const FAR: bool> Kernel
     for Wide<'_, COLUMNS, COLD, FAR>
@@ -243,40 +248,40 @@ impl<const COLUMNS: usize, const COLD: bool, const FAR: bool> Kernel
     /// As for [`Product`].
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let panel = self.0;
+        let sweep = self.0;
         let (mut row, mut asked) = (0, 0);
         let most = const { most_rows::<V>(COLUMNS) };
-        while row < panel.rows.count {
+        while row < sweep.rows.count {
             // Blocks of nearly the same size, rather than large ones and a small rest.
-            let left = panel.rows.count - row;
+            let left = sweep.rows.count - row;
             // SAFETY: `row` and those that follow it are below the count.
             unsafe {
                 row += match left.div_ceil(left.div_ceil(most)) {
                     8 if const { most_rows::<V>(COLUMNS) >= 8 } => {
-                        panel.block::<V, 8, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 8, COLUMNS, COLD, FAR>(row, &mut asked)
                     }
                     7 if const { most_rows::<V>(COLUMNS) >= 7 } => {
-                        panel.block::<V, 7, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 7, COLUMNS, COLD, FAR>(row, &mut asked)
                     }
                     6 if const { most_rows::<V>(COLUMNS) >= 6 } => {
-                        panel.block::<V, 6, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 6, COLUMNS, COLD, FAR>(row, &mut asked)
                     }
                     5 if const { most_rows::<V>(COLUMNS) >= 5 } => {
-                        panel.block::<V, 5, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 5, COLUMNS, COLD, FAR>(row, &mut asked)
                     }
                     4 if const { most_rows::<V>(COLUMNS) >= 4 } => {
-                        panel.block::<V, 4, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 4, COLUMNS, COLD, FAR>(row, &mut asked)
                     }
-                    3 => panel.block::<V, 3, COLUMNS, COLD, FAR>(row, &mut asked),
-                    2 => panel.block::<V, 2, COLUMNS, COLD, FAR>(row, &mut asked),
-                    _ => panel.block::<V, 1, COLUMNS, COLD, FAR>(row, &mut asked),
+                    3 => sweep.block::<V, 3, COLUMNS, COLD, FAR>(row, &mut asked),
+                    2 => sweep.block::<V, 2, COLUMNS, COLD, FAR>(row, &mut asked),
+                    _ => sweep.block::<V, 1, COLUMNS, COLD, FAR>(row, &mut asked),
                 }
             }
         }
     }
 }
 
-impl Panel<'_> {
+impl Sweep<'_> {
     /// Computes it, of `COLUMNS` vectors, and asks for what follows that is `cold` or `far`.
     ///
     /// # Safety

@@ -42,15 +42,25 @@ fn weight(seed: u32, output: usize, input: usize) -> f32 {
     number(!seed, output * 2411 + input)
 }
 
-fn packed(set: Instructions, [outputs, inputs]: [usize; 2], seed: u32) -> Arc<Packed> {
+fn packed(
+    set: Instructions,
+    [outputs, inputs]: [usize; 2],
+    seed: u32,
+    weight: impl Fn(usize, usize) -> f32,
+) -> Arc<Packed> {
     let bias = |o| number(seed ^ 5, o);
-    Arc::new(Packed::new([outputs, inputs], set.packing(), |o, i| weight(seed, o, i), bias))
+    Arc::new(Packed::new([outputs, inputs], set.packing(), weight, bias))
 }
 
-/// Bias and products of `inputs`.
-fn sum(seed: u32, output: usize, inputs: impl Iterator<Item = f32>) -> f32 {
-    number(seed ^ 5, output)
-        + inputs.enumerate().map(|(i, x)| weight(seed, output, i) * x).sum::<f32>()
+/// Bias and products of `inputs`, of which `weight` are the weights.
+fn sum(
+    seed: u32,
+    output: usize,
+    inputs: impl Iterator<Item = f32>,
+    weight: impl Fn(usize) -> f32,
+) -> f32 {
+    let products = inputs.enumerate().map(|(i, x)| weight(i) * x);
+    number(seed ^ 5, output) + products.sum::<f32>()
 }
 
 /// A product that reads one or two places of its source.
@@ -62,6 +72,8 @@ struct Dense {
     stride: [usize; 2],
     /// Which pixels it reads: 0 is the output's own, 1 lies one further down and across.
     taps: &'static [usize],
+    /// Whether each half of the outputs reads one half of the inputs, as in a factorized reduction.
+    paths: bool,
     /// Pixels of the source beyond the last that the first tap reads.
     beyond: [usize; 2],
     given: bool,
@@ -78,12 +90,12 @@ prop_compose! {
         stride in [1..3_usize, 1..3_usize],
         taps in prop::sample::select(vec![&[0][..], &[1], &[0, 1]]),
         beyond in [0..2_usize, 0..2_usize],
-        (given, source_first) in any::<(bool, bool)>(),
+        (given, source_first, paths) in any::<(bool, bool, bool)>(),
         (source_gaps, residual) in (gaps(), prop::option::of(gaps())),
         (targets, seed) in (targets(), any::<u32>()),
     ) -> Dense {
         Dense {
-            grid, outputs, runs, stride, taps, beyond, given, source_first, source_gaps, residual, targets, seed,
+            grid, outputs, runs, stride, taps, paths, beyond, given, source_first, source_gaps, residual, targets, seed,
         }
     }
 }
@@ -135,7 +147,12 @@ impl Dense {
         } else {
             [grid.height, grid.width]
         };
-        let weights = packed(set, [outputs, places.len() * taps.len()], seed);
+        let inputs = places.len() * taps.len();
+        let weight = |output: usize, input: usize| {
+            let apart = (output < outputs / 2) != (input < inputs / 2);
+            if self.paths && apart { 0. } else { weight(seed, output, input) }
+        };
+        let weights = packed(set, [outputs, inputs], seed, weight);
         let step = Step {
             operation: Operation::Product {
                 given: self.given,
@@ -158,7 +175,11 @@ impl Dense {
                 let from = tap(by);
                 (0..places.len()).map(move |c| if exists(from) { at(from, c, seed) } else { 0. })
             });
-            let own = if output < outputs { sum(seed, output, inputs) } else { 0. };
+            let own = if output < outputs {
+                sum(seed, output, inputs, |i| weight(output, i))
+            } else {
+                0.
+            };
             own + residual.of(pixel, output)
         };
         let expected = maps.after(&step.outs, grid, channels, value);
@@ -265,6 +286,7 @@ impl Separable {
                 depthwise[place] = tap(channel, y, x);
             }
         }
+        let weight = |output, input| weight(seed, output, input);
         let step = Step {
             operation: Operation::Separable {
                 source: view,
@@ -273,7 +295,7 @@ impl Separable {
                 depthwise: Arc::new(depthwise.into_iter().collect()),
                 channels: read,
                 reading: Reading::new(&segments),
-                weights: packed(set, [outputs, places.len()], seed),
+                weights: packed(set, [outputs, places.len()], seed, weight),
             },
             grid,
             channels,
@@ -291,9 +313,8 @@ impl Separable {
         for pixel in pixels(grid) {
             let inputs: Vec<f32> =
                 (0..places.len()).map(|c| read_by(set, between(pixel, c))).collect();
-            sums.push(
-                (0..outputs).map(|o| sum(seed, o, inputs.iter().copied())).collect::<Vec<_>>(),
-            );
+            let one = |o| sum(seed, o, inputs.iter().copied(), |i| weight(o, i));
+            sums.push((0..outputs).map(one).collect::<Vec<_>>());
         }
         let value = |pixel: [usize; 3], output: usize| {
             let [image, y, x] = pixel;
