@@ -154,10 +154,10 @@ impl Set {
     #[cfg(target_arch = "x86_64")]
     fn of_the_processor() -> impl Iterator<Item = Self> {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+        let avx512 =
+            avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
         let bf16 = avx512
             && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bf16");
         let sets = [(Self::Avx2, avx2), (Self::Avx512, avx512), (Self::Avx512Bf16, bf16)];
         sets.into_iter().filter_map(|(set, has)| has.then_some(set))

@@ -13,16 +13,22 @@ pub struct Packing {
     pub lanes: usize,
     /// Vectors of a panel.
     pub columns: usize,
-    /// Vectors of the last panel, where one would be left alone.
+    /// Vectors of a panel after which one would be left alone.
     pub last: usize,
     /// Inputs of a word, which has the size of a float: 1, a float, or 2 in bfloat16.
     pub inputs: usize,
 }
 
 impl Packing {
-    /// Vectors of the next panel, where `left` of them are left.
+    /// Vectors of the next panel, where `left` of them are left. A narrow one comes before the last whole one, whose last
+    /// vector may be half padding: that saves more beside whole vectors.
     fn panel(self, left: usize) -> usize {
-        if left == self.columns + 1 { self.last } else { left.min(self.columns) }
+        match left.saturating_sub(self.columns) {
+            0 => left,
+            1 => self.last,
+            beside if beside < self.columns => beside,
+            _ => self.columns,
+        }
     }
 }
 
@@ -38,6 +44,8 @@ pub(crate) struct Panel {
     pub(crate) used: Range<usize>,
     /// Where the weights of these words begin.
     pub(crate) start: usize,
+    /// Whether the upper half of its last vector is padding.
+    pub(crate) lower: bool,
 }
 
 /// Weights of a product in the order of reading, and what is added.
@@ -88,7 +96,8 @@ impl Packed {
             let begin = (0..words).find(some).unwrap_or(words);
             let used = begin..(begin..words).rfind(some).map_or(begin, |last| last + 1);
             let length = used.len() * (end - first);
-            panels.push(Panel { first, vectors, used, start });
+            let lower = outputs + lanes / 2 <= end;
+            panels.push(Panel { first, vectors, used, start, lower });
             (first, start) = (end, start + length);
         }
         let mut data = Aligned::zeros(start).expect("std::bad_alloc: memory for weights");

@@ -162,7 +162,7 @@ impl Kernel for Product<'_> {
                 panel.start + (word.clamp(start, end) - start) * panel.vectors * V::LANES
             };
             for (i, panel) in weights.panels.iter().enumerate() {
-                let Panel { first, vectors, .. } = *panel;
+                let Panel { first, vectors, lower, .. } = *panel;
                 // What the panel uses of what this part reads.
                 let inside = |word: usize| word.clamp(from, from + words) - from;
                 let used = inside(panel.used.start)..inside(panel.used.end);
@@ -190,6 +190,7 @@ impl Kernel for Product<'_> {
                         after: (number < last).then_some(room),
                         finish,
                         column: first,
+                        lower,
                         padded: weights.padded(),
                     };
                     let (cold, far) = (cold && first == 0, weights.far());
@@ -233,16 +234,20 @@ struct Sweep<'a> {
     after: Option<*mut f32>,
     finish: Finish<'a>,
     column: usize,
+    /// Whether the upper half of the last vector is padding.
+    lower: bool,
     /// Floats of a row of `before` and `after`.
     padded: usize,
 }
 
 /// A sweep of `COLUMNS` vectors, during which the next rows are asked for or not, and the next weights or not: the processor
-/// does not see by itself which they are.
-struct Wide<'a, const COLUMNS: usize, const COLD: bool, const FAR: bool>(Sweep<'a>);
+/// does not see by itself which they are. `LOWER` leaves out the upper half of the last vector.
+struct Wide<'a, const COLUMNS: usize, const COLD: bool, const FAR: bool, const LOWER: bool>(
+    Sweep<'a>,
+);
 
-impl<const COLUMNS: usize, const COLD: bool, const FAR: bool> Kernel
-    for Wide<'_, COLUMNS, COLD, FAR>
+impl<const COLUMNS: usize, const COLD: bool, const FAR: bool, const LOWER: bool> Kernel
+    for Wide<'_, COLUMNS, COLD, FAR, LOWER>
 {
     /// # Safety
     /// As for [`Product`].
@@ -258,23 +263,23 @@ impl<const COLUMNS: usize, const COLD: bool, const FAR: bool> Kernel
             unsafe {
                 row += match left.div_ceil(left.div_ceil(most)) {
                     8 if const { most_rows::<V>(COLUMNS) >= 8 } => {
-                        sweep.block::<V, 8, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 8, COLUMNS, COLD, FAR, LOWER>(row, &mut asked)
                     }
                     7 if const { most_rows::<V>(COLUMNS) >= 7 } => {
-                        sweep.block::<V, 7, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 7, COLUMNS, COLD, FAR, LOWER>(row, &mut asked)
                     }
                     6 if const { most_rows::<V>(COLUMNS) >= 6 } => {
-                        sweep.block::<V, 6, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 6, COLUMNS, COLD, FAR, LOWER>(row, &mut asked)
                     }
                     5 if const { most_rows::<V>(COLUMNS) >= 5 } => {
-                        sweep.block::<V, 5, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 5, COLUMNS, COLD, FAR, LOWER>(row, &mut asked)
                     }
                     4 if const { most_rows::<V>(COLUMNS) >= 4 } => {
-                        sweep.block::<V, 4, COLUMNS, COLD, FAR>(row, &mut asked)
+                        sweep.block::<V, 4, COLUMNS, COLD, FAR, LOWER>(row, &mut asked)
                     }
-                    3 => sweep.block::<V, 3, COLUMNS, COLD, FAR>(row, &mut asked),
-                    2 => sweep.block::<V, 2, COLUMNS, COLD, FAR>(row, &mut asked),
-                    _ => sweep.block::<V, 1, COLUMNS, COLD, FAR>(row, &mut asked),
+                    3 => sweep.block::<V, 3, COLUMNS, COLD, FAR, LOWER>(row, &mut asked),
+                    2 => sweep.block::<V, 2, COLUMNS, COLD, FAR, LOWER>(row, &mut asked),
+                    _ => sweep.block::<V, 1, COLUMNS, COLD, FAR, LOWER>(row, &mut asked),
                 }
             }
         }
@@ -290,11 +295,29 @@ impl Sweep<'_> {
     unsafe fn call<V: Vector, const COLUMNS: usize>(self, cold: bool, far: bool) {
         // SAFETY: the caller's.
         unsafe {
+            if V::HALVES && self.lower {
+                self.choose::<V, COLUMNS, true>(cold, far);
+            } else {
+                self.choose::<V, COLUMNS, false>(cold, far);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::call`].
+    #[inline(always)]
+    unsafe fn choose<V: Vector, const COLUMNS: usize, const LOWER: bool>(
+        self,
+        cold: bool,
+        far: bool,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
             match (cold, far) {
-                (true, true) => V::call(Wide::<COLUMNS, true, true>(self)),
-                (true, false) => V::call(Wide::<COLUMNS, true, false>(self)),
-                (false, true) => V::call(Wide::<COLUMNS, false, true>(self)),
-                (false, false) => V::call(Wide::<COLUMNS, false, false>(self)),
+                (true, true) => V::call(Wide::<COLUMNS, true, true, LOWER>(self)),
+                (true, false) => V::call(Wide::<COLUMNS, true, false, LOWER>(self)),
+                (false, true) => V::call(Wide::<COLUMNS, false, true, LOWER>(self)),
+                (false, false) => V::call(Wide::<COLUMNS, false, false, LOWER>(self)),
             }
         }
     }
@@ -307,6 +330,7 @@ impl Sweep<'_> {
         const COLUMNS: usize,
         const COLD: bool,
         const FAR: bool,
+        const LOWER: bool,
     >(
         &self,
         row: usize,
@@ -347,7 +371,9 @@ impl Sweep<'_> {
                         ask = ask.wrapping_add(pace);
                     }
                     for ahead in 0..AHEAD {
-                        multiply_add(&mut sums, inputs, distance, weights, ahead);
+                        multiply_add::<V, ROWS, COLUMNS, LOWER>(
+                            &mut sums, inputs, distance, weights, ahead,
+                        );
                     }
                     weights = weights.add(AHEAD * COLUMNS * V::LANES);
                     for input in &mut inputs {
@@ -355,7 +381,9 @@ impl Sweep<'_> {
                     }
                 }
                 for _ in 0..segment.length % AHEAD {
-                    multiply_add(&mut sums, inputs, distance, weights, 0);
+                    multiply_add::<V, ROWS, COLUMNS, LOWER>(
+                        &mut sums, inputs, distance, weights, 0,
+                    );
                     weights = weights.add(COLUMNS * V::LANES);
                     for input in &mut inputs {
                         *input = input.wrapping_add(1);
@@ -391,7 +419,7 @@ impl Sweep<'_> {
 /// # Safety
 /// As for [`Product`].
 #[inline(always)]
-unsafe fn multiply_add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
+unsafe fn multiply_add<V: Vector, const ROWS: usize, const COLUMNS: usize, const LOWER: bool>(
     sums: &mut [[V; COLUMNS]; ROWS],
     inputs: [*const f32; 3],
     distance: usize,
@@ -405,7 +433,11 @@ unsafe fn multiply_add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
         for i in 0..ROWS {
             let x = V::splat(*inputs[i / 3].add(i % 3 * distance + ahead));
             for j in 0..COLUMNS {
-                sums[i][j] = x.dot_add(factors[j], sums[i][j]);
+                sums[i][j] = if LOWER && j + 1 == COLUMNS {
+                    x.dot_add_lower(factors[j], sums[i][j])
+                } else {
+                    x.dot_add(factors[j], sums[i][j])
+                };
             }
         }
     }

@@ -8,11 +8,12 @@ use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m256, __m256bh, __m256i, __m512, __m512bh, _CMP_UNORD_Q, _MM_HINT_T0, _MM_HINT_T1,
-    _mm_prefetch, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_mask_storeu_epi16, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
-    _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mask_mov_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_set1_ps, _mm512_storeu_ps,
+    _mm_prefetch, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_dpbf16_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mask_storeu_epi16, _mm256_max_ps, _mm256_mul_ps,
+    _mm256_set1_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_castps512_ps256, _mm512_cmp_ps_mask,
+    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_mov_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    _mm512_zextps256_ps512,
 };
 #[cfg(target_arch = "x86_64")]
 use std::mem::transmute;
@@ -44,6 +45,8 @@ pub(crate) trait Vector: Copy {
     /// Inputs of a product that lie in a *word*, the size of a float: 1, which is a float, or 2 in bfloat16, the first in
     /// the lower half.
     const INPUTS: usize;
+    /// Whether half a vector takes half the time.
+    const HALVES: bool = false;
     /// How weights are packed.
     const PACKING: Packing = Packing {
         lanes: Self::LANES,
@@ -66,6 +69,13 @@ pub(crate) trait Vector: Copy {
 
     /// `sums`, and in each lane the product of two words: of each input with its weight.
     unsafe fn dot_add(self, weights: Self, sums: Self) -> Self;
+
+    /// [`Self::dot_add`] where the upper half of the weights' lanes and the sums' are zeros, and stay so.
+    #[inline(always)]
+    unsafe fn dot_add_lower(self, weights: Self, sums: Self) -> Self {
+        // SAFETY: the caller's.
+        unsafe { self.dot_add(weights, sums) }
+    }
 
     /// Writes `count` floats one after the other as a word has them. `to` is good for as many, and no more.
     unsafe fn narrow(from: *const f32, count: usize, to: *mut bf16);
@@ -197,7 +207,7 @@ impl<const INPUTS: usize> Vector for Portable<INPUTS> {
 /// A vector over a register and its intrinsics. `$products` says what a word is: floats or bfloats.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
-    ($(#[$docs:meta])* $name:ident, $register:ty, $features:literal, lanes $lanes:literal, columns $columns:literal, rows $rows:literal,
+    ($(#[$docs:meta])* $name:ident, $register:ty, $features:literal, lanes $lanes:tt, columns $columns:literal, rows $rows:literal,
      last $last:expr, pixels $pixels:literal, products $products:ident,
      $splat:ident $load:ident $store:ident $add:ident $mul:ident $max:ident $keep:ident $fma:ident) => {
         $(#[$docs])*
@@ -212,7 +222,7 @@ macro_rules! vector {
             const LAST: [usize; 2] = $last;
             const PIXELS: usize = $pixels;
 
-            vector!(@ $products);
+            vector!(@ $products $lanes);
 
             #[inline(always)]
             unsafe fn splat(x: f32) -> Self {
@@ -280,6 +290,20 @@ macro_rules! vector {
             }
         }
     };
+    (@ floats 8) => {
+        vector!(@ floats);
+    };
+    (@ floats 16) => {
+        vector!(@ floats);
+
+        const HALVES: bool = true;
+
+        #[inline(always)]
+        unsafe fn dot_add_lower(self, weights: Self, sums: Self) -> Self {
+            let [words, weights, sums] = [self.0, weights.0, sums.0].map(|x| unsafe { _mm512_castps512_ps256(x) });
+            Self(unsafe { _mm512_zextps256_ps512(_mm256_fmadd_ps(words, weights, sums)) })
+        }
+    };
     (@ floats) => {
         const INPUTS: usize = 1;
 
@@ -292,8 +316,17 @@ macro_rules! vector {
             unreachable!("a word is a float")
         }
     };
-    (@ bfloats) => {
+    (@ bfloats 16) => {
+        const HALVES: bool = true;
         const INPUTS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn dot_add_lower(self, weights: Self, sums: Self) -> Self {
+            let [words, weights] =
+                [self.0, weights.0].map(|bits| unsafe { transmute::<__m256, __m256bh>(_mm512_castps512_ps256(bits)) });
+            let sums = unsafe { _mm512_castps512_ps256(sums.0) };
+            Self(unsafe { _mm512_zextps256_ps512(_mm256_dpbf16_ps(sums, words, weights)) })
+        }
 
         #[inline(always)]
         unsafe fn dot_add(self, weights: Self, sums: Self) -> Self {
@@ -338,13 +371,13 @@ vector!(
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX-512: 32 registers.
-    Avx512, __m512, "avx512f,avx2,fma", lanes 16, columns 3, rows 8, last [3, 8], pixels 8, products floats,
+    Avx512, __m512, "avx512f,avx512vl,avx2,fma", lanes 16, columns 3, rows 8, last [2, 8], pixels 8, products floats,
     _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps keep_nan_512 _mm512_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 vector!(
     /// AVX-512 with its instructions for bfloat16, which products read.
-    Avx512Bf16, __m512, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", lanes 16, columns 3, rows 8, last [3, 8],
+    Avx512Bf16, __m512, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", lanes 16, columns 3, rows 8, last [2, 8],
     pixels 8, products bfloats,
     _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_max_ps keep_nan_512 _mm512_fmadd_ps
 );
