@@ -13,7 +13,7 @@ pub struct Packing {
     pub lanes: usize,
     /// Vectors of a panel.
     pub columns: usize,
-    /// Vectors of a panel after which one would be left alone.
+    /// Vectors of a panel where one more than a whole one is left.
     pub last: usize,
     /// Inputs of a word, which has the size of a float: 1, a float, or 2 in bfloat16.
     pub inputs: usize,
@@ -69,7 +69,8 @@ const NEAR: usize = 1 << 13;
 const FEW: usize = 1 << 18;
 
 impl Packed {
-    /// Packs `weight(output, input)`.
+    /// Packs `weight(output, input)`. Words whose weights are zero for all outputs of a panel are left out at either end:
+    /// what is read there adds nothing, whether it is a number or not.
     pub fn new(
         [outputs, inputs]: [usize; 2],
         packing: Packing,
