@@ -37,8 +37,8 @@ pub(crate) trait Vector: Copy {
     const COLUMNS: usize;
     /// Rows of such a block: with the two others they fill the registers.
     const ROWS: usize;
-    /// Vectors and rows of a block at the end of an output row, where one vector would be left alone: its few sums would
-    /// wait for each other.
+    /// Vectors and rows of a block where one vector more is left of an output row than [`Self::COLUMNS`]: the few sums of one that
+    /// is left alone would wait for each other.
     const LAST: [usize; 2];
     /// Pixels side by side of a depthwise convolution.
     const PIXELS: usize;
@@ -101,7 +101,7 @@ pub(crate) trait Vector: Copy {
     #[inline(always)]
     unsafe fn prefetch_to_write(_to: *const f32) {}
 
-    /// The same, as far as the second level of the caches.
+    /// Asks for the cache line at `from` as far as the second level of the caches.
     #[inline(always)]
     unsafe fn prefetch_far(_from: *const f32) {}
 
@@ -204,7 +204,8 @@ impl<const INPUTS: usize> Vector for Portable<INPUTS> {
     }
 }
 
-/// A vector over a register and its intrinsics. `$products` says what a word is: floats or bfloats.
+/// A vector over a register and its intrinsics. `$products` says what a word is: floats or bfloats. Of 16 lanes half can be
+/// computed alone.
 #[cfg(target_arch = "x86_64")]
 macro_rules! vector {
     ($(#[$docs:meta])* $name:ident, $register:ty, $features:literal, lanes $lanes:tt, columns $columns:literal, rows $rows:literal,
